@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "agent/agent.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "agent/agent_impl.h"
+#include "common/clock.h"
+#include "common/log.h"
+
+int64_t agent_now_ms(void)
+{
+	return clock_ms(&clock_real);
+}
+
+/* ---- one agent a home ---- */
+
+static int take_lock(struct agent *agent, struct err *err)
+{
+	char path[PATHS_MAX + 16], holder[24] = "";
+	(void)snprintf(path, sizeof(path), "%s/agent.lock", agent->paths.run);
+	agent->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	if (agent->lock_fd < 0)
+		return err_errno(err, ERR_IO, errno, "%s", path);
+	if (flock(agent->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+		ssize_t got = read(agent->lock_fd, holder, sizeof(holder) - 1);
+		holder[got > 0 ? strcspn(holder, "\n") : 0] = '\0';
+		return err_set(err, ERR_BUSY, "another agent runs here (pid %s, lock %s)", holder[0] ? holder : "unknown", path);
+	}
+	if (ftruncate(agent->lock_fd, 0) < 0 || dprintf(agent->lock_fd, "%ld\n", (long)getpid()) < 0)
+		return err_errno(err, ERR_IO, errno, "%s", path);
+	return 0;
+}
+
+/* ---- timers ---- */
+
+static void orphan(struct session *session)
+{
+	if (session->row.core.state != SESSION_NONE && session->row.core.state <= SESSION_COPYING) {
+		session_cause(session, &(struct err){.code = ERR_UNREACHABLE,
+		                                     .text = "no coordinator for longer than orphan-grace"});
+		session_handle(session, &(struct session_event){.kind = EVENT_ORPHANED});
+	}
+}
+
+/* A leg should be there, is not, and nobody is about to start one: the event was lost with a failed write. */
+static void mend(struct session *session)
+{
+	const struct session_core *core = &session->row.core;
+	if (core->leg_wanted && session->leg_fd < 0 && session->row.leg.pid == 0 && !session->start_wanted)
+		session_handle(session, &(struct session_event){.kind = EVENT_LEG_LOST});
+}
+
+static void housekeeping(void *ctx)
+{
+	struct agent *agent = ctx;
+	int64_t now_ms = agent_now_ms();
+	if (now_ms - agent->heard_ms > (int64_t)agent->conf.orphan_grace_ms)
+		sessions_walk(agent, orphan);
+	sessions_walk(agent, mend);
+	if (now_ms - agent->swept_ms >= AGENT_SWEEP_MS) {
+		agent->swept_ms = now_ms;
+		keep_sweep(agent);
+	}
+}
+
+static void look_round(void *ctx)
+{
+	struct agent *agent = ctx;
+	if (agent->inventory.pid == 0) /* a slow one is not asked twice */
+		(void)inventory_request(agent);
+}
+
+static void on_child(void *ctx, pid_t pid, int status)
+{
+	struct agent *agent = ctx;
+	if (!inventory_child(agent, pid, status))
+		(void)legs_child(agent, pid, status);
+}
+
+/* ---- life ---- */
+
+static int start(struct agent *agent, struct err *err)
+{
+	agent->packet = malloc(LIMIT_FRAME_BYTES);
+	agent->inventory.bytes = malloc(LIMIT_FRAME_BYTES);
+	if (!agent->packet || !agent->inventory.bytes)
+		return err_set(err, ERR_NO_MEMORY, "no memory for buffers");
+	if (take_lock(agent, err) < 0 || boot_id_read(&agent->paths, agent->boot_id, sizeof(agent->boot_id), err) < 0)
+		return -1;
+	if (agent_conf_leg(&agent->conf, agent->leg_path, &agent->leg_err) < 0)
+		log_error("event=no-leg-program error=\"%s\"", agent->leg_err.text);
+	if (journal_open(&agent->journal, &agent->paths, err) < 0)
+		return -1;
+	if (journal_was_lost(agent->journal))
+		log_warning("event=journal-lost journal=%s", journal_id(agent->journal));
+	agent->heard_ms = agent_now_ms();
+	loop_on_child(agent->loop, on_child, agent);
+	agent->housekeeping_timer = loop_timer(agent->loop, AGENT_HOUSEKEEPING_MS, true, housekeeping, agent, err);
+	agent->inventory_timer = loop_timer(agent->loop, INVENTORY_INTERVAL_MS, true, look_round, agent, err);
+	if (agent->housekeeping_timer < 0 || agent->inventory_timer < 0)
+		return -1;
+	if (sessions_load(agent, err) < 0 || control_start(agent, err) < 0)
+		return -1;
+	(void)inventory_request(agent);
+	log_notice("event=started host=%s pool=%s hypervisor=%s boot=%s journal=%s sessions=%u", agent->conf.host,
+	           agent->conf.pool, agent->conf.hypervisor, agent->boot_id, journal_id(agent->journal),
+	           sessions_count(agent));
+	return 0;
+}
+
+int agent_new(struct agent **ret_agent, struct loop *loop, const struct paths *paths, const struct agent_conf *conf,
+              struct err *err)
+{
+	struct agent *agent = calloc(1, sizeof(*agent));
+	if (!agent)
+		return err_set(err, ERR_NO_MEMORY, "no memory for the agent");
+	agent->loop = loop;
+	agent->paths = *paths;
+	agent->conf = *conf;
+	agent->lock_fd = -1;
+	agent->heartbeat_timer = agent->hello_timer = agent->housekeeping_timer = agent->inventory_timer = -1;
+	agent->leg_timer = agent->inventory.limit_timer = agent->inventory.fd = -1;
+	if (start(agent, err) < 0) {
+		agent_free(agent);
+		return -1;
+	}
+	*ret_agent = agent;
+	return 0;
+}
+
+void agent_free(struct agent *agent)
+{
+	if (!agent)
+		return;
+	control_stop(agent);
+	sessions_free(agent);
+	while (agent->dry_runs) {
+		struct dry_run *dry = agent->dry_runs;
+		agent->dry_runs = dry->next;
+		free(dry);
+	}
+	const int timers[] = {agent->heartbeat_timer, agent->hello_timer, agent->housekeeping_timer,
+	                      agent->inventory_timer, agent->leg_timer, agent->inventory.limit_timer};
+	for (size_t i = 0; i < sizeof(timers) / sizeof(timers[0]); i++)
+		loop_timer_end(agent->loop, timers[i] > 0 ? timers[i] : 0);
+	loop_on_child(agent->loop, NULL, NULL);
+	inventory_free(agent);
+	journal_close(agent->journal);
+	if (agent->lock_fd >= 0)
+		(void)close(agent->lock_fd);
+	free(agent->packet);
+	free(agent);
+}

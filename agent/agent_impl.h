@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the files of the agent share; for nobody else. */
+#ifndef DROVER_AGENT_IMPL_H
+#define DROVER_AGENT_IMPL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "agent/agent.h"
+#include "agent/journal.h"
+#include "common/bus.h"
+
+#define AGENT_HEARTBEAT_MIN_MS 50u      /* whatever the coordinator asks for */
+#define AGENT_HEARTBEAT_MAX_MS 60000u
+#define AGENT_HELLO_RETRY_MS 5000u      /* refused or not answered: say hello again */
+#define AGENT_HOUSEKEEPING_MS 1000u
+#define AGENT_SWEEP_MS 10000            /* kept disks whose time is over, leftovers */
+#define INVENTORY_INTERVAL_MS 3000u     /* between runs of the leg program's inventory */
+#define INVENTORY_LIMIT_MS 20000u       /* a leg program that takes longer is killed */
+#define LEG_POLL_MS 50u                 /* between tries to reach a leg that does not listen yet */
+#define LEG_ADOPT_MS 1000               /* after a start of the agent, before a leg is started that was not journaled */
+#define LEG_STARTS_PER_MINUTE 5         /* of one session; after that */
+#define LEG_SLOW_START_MS 15000         /* it is tried this often, for ever */
+
+/* One migration on this host, as in the journal, and what only this process knows. */
+struct session {
+	struct agent *agent;
+	struct session *next;
+	struct journal_session row;
+	struct msg_plan *plan;        /* of the row; zeroed if there is none */
+	bool journaled;               /* the row is in the journal */
+	bool dirty;                   /* the row differs from the journal in more than the core */
+	bool doomed;                  /* dropped; freed when nobody walks the list */
+	/* the leg */
+	int leg_fd;                   /* -1: not connected */
+	bool start_wanted, start_recover;
+	unsigned starts;              /* since starts_since_ms */
+	int64_t starts_since_ms, start_after_ms;
+	/* the event that is being handled */
+	enum step event_step;
+	uint64_t event_sequence;
+	struct err refusal;           /* of the checks or of the leg: why a step is refused */
+	unsigned checks_run;          /* the inventory run whose result the checks wait for; 0: none */
+	uint32_t check_count;
+	struct msg_check checks[LIMIT_CHECKS];
+};
+
+/* A dry run: checks without a session. */
+struct dry_run {
+	struct dry_run *next;
+	unsigned checks_run;
+	uint64_t migration, sequence;
+	uint32_t generation;
+	enum side side;
+	struct msg_plan plan;
+};
+
+struct inventory {
+	struct msg_inventory now;     /* what is announced; SRs and amounts after claims */
+	uint64_t memory_free_bytes;   /* as the hypervisor says, before claims */
+	bool valid;
+	struct err err;               /* of the newest run */
+	unsigned run;                 /* number of the newest run that was started */
+	bool again;                   /* asked for while one was running */
+	pid_t pid;                    /* 0: none running */
+	int fd;                       /* its output; -1: none */
+	bool exited, ended;           /* the process, its output */
+	int status;
+	int limit_timer;
+	unsigned char *bytes;
+	size_t count;
+};
+
+struct agent {
+	struct loop *loop;
+	struct paths paths;
+	struct agent_conf conf;
+	struct journal *journal;
+	struct bus_client *bus;
+	int lock_fd;
+	char boot_id[LIMIT_ID];
+	char leg_path[PATHS_MAX];     /* "": leg_err says why */
+	struct err leg_err;
+	/* coordinator */
+	bool connected, welcomed;
+	bool refused_logged;
+	int64_t heard_ms;             /* when the coordinator was heard last */
+	unsigned heartbeat_ms;
+	int heartbeat_timer, hello_timer, housekeeping_timer, inventory_timer, leg_timer;
+	int64_t swept_ms;
+	unsigned leftovers;           /* as logged last */
+	struct session *sessions;     /* oldest first */
+	unsigned walking;             /* somebody walks the list */
+	struct dry_run *dry_runs;
+	struct inventory inventory;
+	unsigned char *packet;        /* LIMIT_FRAME_BYTES */
+};
+
+/* ---- control.c: the coordinator ---- */
+int control_start(struct agent *agent, struct err *err);
+void control_stop(struct agent *agent);
+/* Sends to the coordinator with the envelope filled; being unreachable is no error: what matters is repeated. */
+void control_send(struct agent *agent, struct msg *msg);
+void control_heartbeat(struct agent *agent);
+/* A zeroed message on the heap; never NULL (a daemon without a few KiB ends). */
+struct msg *control_msg(enum msg_kind kind);
+/* Answers a dry run. */
+void control_answer_dry(struct agent *agent, const struct dry_run *dry, const struct msg_check *checks, uint32_t count,
+                        const struct err *refusal);
+
+/* ---- sessions.c ---- */
+int sessions_load(struct agent *agent, struct err *err);
+void sessions_free(struct agent *agent);
+struct session *session_find(struct agent *agent, uint64_t migration, uint32_t generation);
+struct session *session_add(struct agent *agent, uint64_t migration, uint32_t generation, enum side side);
+unsigned sessions_count(const struct agent *agent);
+/* Journals what became of it, then acts. */
+void session_handle(struct session *session, const struct session_event *event);
+/* Writes the row; -1 was logged. */
+int session_save(struct session *session);
+/* Reads the facts again (legs write them too); true if they are news. */
+bool session_refresh_facts(struct session *session);
+/* Adds to the facts what was heard, then EVENT_FACTS if it was news. */
+void session_learn(struct session *session, const struct verdict_facts *heard, bool tell);
+/* The first cause is kept. */
+void session_cause(struct session *session, const struct err *cause);
+void session_describe(const struct session *session, struct msg_session *ret);
+void session_report(struct session *session);
+/* Frees what was dropped while the list was walked. */
+void sessions_walk(struct agent *agent, void (*fn)(struct session *session));
+
+/* ---- legs.c ---- */
+/* Takes care soon of legs that should be started or reached. */
+void legs_kick(struct agent *agent);
+void leg_send_step(struct session *session, enum step step);
+void leg_tell_facts(struct session *session);
+void leg_disconnect(struct session *session);
+/* A child of ours ended; true if it was a leg. */
+bool legs_child(struct agent *agent, pid_t pid, int status);
+
+/* ---- inventory.c ---- */
+/* Starts a run, or another one after the running one. Returns the number of the run whose result is fresh. */
+unsigned inventory_request(struct agent *agent);
+/* Space and memory after claims, as of now. */
+void inventory_amounts(struct agent *agent);
+bool inventory_child(struct agent *agent, pid_t pid, int status);
+void inventory_free(struct agent *agent);
+
+/* ---- keep.c ---- */
+void keep_sweep(struct agent *agent);
+
+/* The checks of whoever waited for this run. */
+void agent_run_checks(struct agent *agent);
+int64_t agent_now_ms(void);
+
+#endif

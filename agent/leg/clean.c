@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Taking away what is journaled, whoever made it. */
+#include <dirent.h>
+#include <errno.h>
+#include <ftw.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <uuid/uuid.h>
+
+#include "agent/leg/leg.h"
+#include "common/log.h"
+
+#define KILL_MS 2000
+#define TREE_FDS 8
+
+static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *ftw)
+{
+	(void)st;
+	(void)kind;
+	(void)ftw;
+	return remove(path) && errno != ENOENT ? -1 : 0;
+}
+
+static int remove_tree(const char *path, struct err *err)
+{
+	if (nftw(path, remove_entry, TREE_FDS, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) && errno != ENOENT)
+		return err_errno(err, ERR_IO, errno, "remove %s", path);
+	return 0;
+}
+
+/* The note holds all processes of an exporter as "pid:ticks pid:ticks". */
+int clean_exporter(struct leg *leg, const struct journal_resource *resource, struct err *err)
+{
+	struct proc_id id = { 0 };
+	int rc = 0, taken = 0, pid = 0;
+	char name[LIMIT_NAME + 48];
+	for (const char *at = resource->note; sscanf(at, "%d:%" SCNu64 " %n", &pid, &id.start_ticks, &taken) == 2; at += taken) {
+		id.pid = pid;
+		if (proc_kill(&id, KILL_MS, rc ? NULL : err))
+			rc = -1;
+		taken = 0;
+	}
+	if (rc)
+		return err_wrap(err, "end the exporter of %s", resource->name);
+	for (unsigned i = 0; i < 8; i++) {
+		snprintf(name, sizeof(name), i ? "export-%" PRIu64 "-%s-%u" : "export-%" PRIu64 "-%s",
+		         leg->options.migration, resource->name, i + 1);
+		paths_remove_pid(&leg->paths, name);
+	}
+	return remove_tree(resource->path, err);
+}
+
+static int clean_bitmap(struct leg *leg, const struct journal_resource *resource, const struct hypervisor_disk *disks,
+                        unsigned count, struct err *err)
+{
+	for (unsigned i = 0; i < count; i++)
+		if (strcmp(disks[i].name, resource->name) == 0)
+			return disk_source_clean(&disks[i], leg->options.migration, err);
+	return 0; /* the VM is gone, and its backend with it */
+}
+
+static int clean_one(struct leg *leg, const struct journal_resource *resource, const struct hypervisor_disk *disks,
+                     unsigned count, struct err *err)
+{
+	uuid_t uuid;
+	switch (resource->kind) {
+	case RESOURCE_DISK:
+		return sr_disk_remove(resource->path, err);
+	case RESOURCE_RESERVE:
+		return sr_reserve_remove(resource->path, err);
+	case RESOURCE_EXPORT:
+		return clean_exporter(leg, resource, err);
+	case RESOURCE_VM:
+		if (uuid_parse(resource->name, uuid))
+			return err_set(err, ERR_CORRUPT, "VM resource '%s' is no UUID", resource->name);
+		return leg->ops->dest_destroy(leg->hv, uuid, leg->options.migration, err);
+	case RESOURCE_BITMAP:
+		return clean_bitmap(leg, resource, disks, count, err);
+	case RESOURCE_SOURCE_DISK:
+		return 0; /* the VM's own disk stays with it */
+	case RESOURCE_FILE:
+		return unlink(resource->path) && errno != ENOENT ?
+		               err_errno(err, ERR_IO, errno, "remove %s", resource->path) :
+		               0;
+	case RESOURCE_KINDS:
+		break;
+	}
+	return err_set(err, ERR_CORRUPT, "resource of unknown kind %d", (int)resource->kind);
+}
+
+int clean_resources(struct leg *leg, const struct hypervisor_disk *hv_disks, unsigned hv_disk_count, struct err *err)
+{
+	struct journal_resource *list = NULL;
+	size_t count = 0;
+	int rc = leg_resource_list(leg, &list, &count, err);
+	for (size_t i = 0; i < count; i++) {
+		struct err why = { 0 };
+		if (list[i].state == RESOURCE_KEPT)
+			continue;
+		if (clean_one(leg, &list[i], hv_disks, hv_disk_count, &why) ||
+		    leg_resource_gone(leg, list[i].id, &why)) {
+			log_warning("event=leftover migration=%" PRIu64 " kind=%s name=%s error=\"%s\"",
+			            leg->options.migration, resource_kind_name(list[i].kind), list[i].name, why.text);
+			if (!rc && err)
+				*err = why;
+			rc = -1;
+			continue;
+		}
+		log_info("event=removed migration=%" PRIu64 " kind=%s name=%s", leg->options.migration,
+		         resource_kind_name(list[i].kind), list[i].name);
+	}
+	free(list);
+	return rc;
+}

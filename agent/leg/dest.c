@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "agent/leg/dest.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <uuid/uuid.h>
+
+#include "agent/leg/net.h"
+#include "common/log.h"
+
+#define EXPORTER_PROCESSES_MAX 8 /* of one disk, as far as the journal's note can tell */
+#define UNPAUSE_TRIES 3          /* before the VM is given back to the source */
+
+static int dest_make(struct leg *leg, struct err *err)
+{
+	struct dest *dest = calloc(1, sizeof(*dest));
+	pthread_condattr_t attr;
+	if (!dest)
+		return err_set(err, ERR_NO_MEMORY, "destination");
+	dest->leg = leg;
+	dest->listen_fd = -1;
+	pthread_mutex_init(&dest->lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&dest->changed, &attr);
+	pthread_condattr_destroy(&attr);
+	leg->dest = dest;
+	return cancel_add(leg->work, dest_wake, dest, err);
+}
+
+static void cancel_vm(void *ctx)
+{
+	struct dest *dest = ctx;
+	dest->leg->ops->dest_cancel(dest->vm);
+}
+
+/* ---- prepare: everything is journaled before it is made ---- */
+static int reserve(struct dest *dest, unsigned i, struct err *err)
+{
+	const struct msg_disk *from = &dest->leg->plan->vm.disks[i];
+	struct dest_disk *disk = &dest->disks[i];
+	struct journal_resource resource = { .kind = RESOURCE_RESERVE,
+		                             .state = RESOURCE_INTENT,
+		                             .bytes = from->allocated_bytes };
+	memcpy(resource.name, from->name, sizeof(resource.name));
+	memcpy(resource.path, disk->path, sizeof(resource.path));
+	if (leg_resource_add(dest->leg, &resource, err) || sr_reserve(disk->path, from->allocated_bytes, err))
+		return -1;
+	disk->reserve_bytes = from->allocated_bytes;
+	resource.state = RESOURCE_MADE;
+	return leg_resource_update(dest->leg, &resource, err);
+}
+
+static int make_image(struct dest *dest, unsigned i, const struct sr_config *sr, struct err *err)
+{
+	const struct msg_plan *plan = dest->leg->plan;
+	struct dest_disk *disk = &dest->disks[i];
+	struct journal_resource resource = { .kind = RESOURCE_DISK,
+		                             .state = RESOURCE_INTENT,
+		                             .bytes = plan->vm.disks[i].size_bytes };
+	memcpy(resource.name, plan->vm.disks[i].name, sizeof(resource.name));
+	memcpy(resource.path, disk->path, sizeof(resource.path));
+	memcpy(resource.note, sr->name, sizeof(sr->name));
+	if (leg_resource_add(dest->leg, &resource, err) ||
+	    sr_disk_make(sr, disk->path, plan->to[i].format, plan->vm.disks[i].size_bytes, err))
+		return -1;
+	resource.state = RESOURCE_MADE;
+	return leg_resource_update(dest->leg, &resource, err);
+}
+
+/* Journals who the exporter's processes are, and writes a pid file for each. */
+static int list_processes(struct dest *dest, const struct dest_disk *disk, struct journal_resource *resource,
+                          struct err *err)
+{
+	struct leg *leg = dest->leg;
+	struct proc_id ids[EXPORTER_PROCESSES_MAX];
+	char name[LIMIT_NAME + 48];
+	size_t at = 0;
+	unsigned count = exporter_processes(disk->exporter, ids, EXPORTER_PROCESSES_MAX);
+	for (unsigned i = 0; i < count; i++) {
+		snprintf(name, sizeof(name), i ? "export-%" PRIu64 "-%s-%u" : "export-%" PRIu64 "-%s",
+		         leg->options.migration, resource->name, i + 1);
+		if (paths_write_pid(&leg->paths, name, ids[i].pid, err))
+			return -1;
+		int n = snprintf(resource->note + at, sizeof(resource->note) - at, "%d:%" PRIu64 " ", (int)ids[i].pid,
+		                 ids[i].start_ticks);
+		if (n < 0 || (size_t)n >= sizeof(resource->note) - at)
+			return err_set(err, ERR_INTERNAL, "too many exporter processes");
+		at += (size_t)n;
+	}
+	if (count)
+		resource->process = ids[0];
+	resource->state = RESOURCE_MADE;
+	return leg_resource_update(leg, resource, err);
+}
+
+static int start_exporter(struct dest *dest, unsigned i, struct err *err)
+{
+	struct leg *leg = dest->leg;
+	const struct msg_plan *plan = leg->plan;
+	struct dest_disk *disk = &dest->disks[i];
+	struct journal_resource resource = { .kind = RESOURCE_EXPORT, .state = RESOURCE_INTENT };
+	struct exporter *exporter = NULL;
+	memcpy(resource.name, plan->vm.disks[i].name, sizeof(resource.name));
+	int n = snprintf(resource.path, sizeof(resource.path), "%s/export-%" PRIu64 "-%s", leg->paths.run,
+	                 leg->options.migration, resource.name);
+	if (n < 0 || (size_t)n >= sizeof(resource.path))
+		return err_set(err, ERR_CONFIG, "the run directory's path is too long");
+	if (leg_resource_add(leg, &resource, err))
+		return -1;
+	if (mkdir(resource.path, 0700) && errno != EEXIST)
+		return err_errno(err, ERR_IO, errno, "make %s", resource.path);
+	if (exporter_start(&exporter, leg->conf->exporter, resource.path, disk->path, plan->to[i].format,
+	                   plan->vm.disks[i].size_bytes, resource.name, leg->options.migration, &disk->access, err))
+		return -1;
+	pthread_mutex_lock(&dest->lock);
+	disk->exporter = exporter;
+	pthread_mutex_unlock(&dest->lock);
+	return list_processes(dest, disk, &resource, err);
+}
+
+static int make_disk(struct dest *dest, unsigned i, struct err *err)
+{
+	const struct msg_plan *plan = dest->leg->plan;
+	const struct sr_config *sr = agent_conf_sr(dest->leg->conf, plan->to[i].sr);
+	if (!sr)
+		return err_set(err, ERR_NO_MAP, "this host has no storage repository %s", plan->to[i].sr);
+	if (sr_disk_path(sr, plan->vm.uuid, plan->vm.disks[i].name, dest->leg->options.migration, dest->disks[i].path, err) ||
+	    reserve(dest, i, err) || make_image(dest, i, sr, err) || start_exporter(dest, i, err))
+		return err_wrap(err, "disk %s", plan->vm.disks[i].name);
+	return 0;
+}
+
+static int make_vm(struct dest *dest, struct err *err)
+{
+	struct leg *leg = dest->leg;
+	struct journal_resource resource = { .kind = RESOURCE_VM, .state = RESOURCE_INTENT };
+	char text[UUID_STR_LEN];
+	uuid_unparse_lower(leg->plan->vm.uuid, text);
+	memcpy(resource.name, text, sizeof(text));
+	if (leg_resource_add(leg, &resource, err) ||
+	    leg->ops->dest_create(leg->hv, leg->plan, leg->options.migration, &dest->vm, err) ||
+	    cancel_add(leg->work, cancel_vm, dest, err))
+		return -1;
+	resource.state = RESOURCE_MADE;
+	return leg_resource_update(leg, &resource, err);
+}
+
+static int prepare(struct leg *leg, struct err *err)
+{
+	struct dest *dest = leg->dest;
+	dest->disk_count = leg->plan->vm.disk_count;
+	for (unsigned i = 0; i < dest->disk_count; i++)
+		if (cancel_fired(leg->work))
+			return err_set(err, ERR_CANCELLED, "cancelled");
+		else if (make_disk(dest, i, err))
+			return -1;
+	return make_vm(dest, err) || net_listen(leg->conf->data_address, &dest->listen_fd, leg->endpoint, err) ? -1 : 0;
+}
+
+/* ---- recovery ---- */
+static int end_exporters(struct leg *leg, struct err *err)
+{
+	struct journal_resource *list = NULL;
+	size_t count = 0;
+	int rc = leg_resource_list(leg, &list, &count, err);
+	for (size_t i = 0; i < count && !rc; i++)
+		if (list[i].kind == RESOURCE_EXPORT)
+			rc = clean_exporter(leg, &list[i], err) || leg_resource_gone(leg, list[i].id, err) ? -1 : 0;
+	free(list);
+	return rc;
+}
+
+static int recover(struct leg *leg, struct err *err)
+{
+	struct dest *dest = leg->dest;
+	struct err why = { 0 };
+	/* They died with the leg; certainty is cheap. */
+	if (end_exporters(leg, err))
+		return -1;
+	if (dest->vm || leg->ops->dest_find(leg->hv, leg->plan->vm.uuid, leg->options.migration, &dest->vm, &why) == 0)
+		return 0;
+	dest->vm = NULL;
+	if (why.code != ERR_UNKNOWN_VM) {
+		*err = why;
+		return -1;
+	}
+	leg_post_image_gone(leg);
+	return 0;
+}
+
+/* ---- the VM runs here ---- */
+/* After several tries: destroying it is what makes "it never ran" certain; a VM that did run is not destroyed. */
+static int give_back(struct leg *leg, struct err *err)
+{
+	struct dest *dest = leg->dest;
+	if (leg->ops->dest_destroy(leg->hv, leg->plan->vm.uuid, leg->options.migration, err))
+		return -1;
+	log_error("event=unpause-impossible migration=%" PRIu64, leg->options.migration);
+	dest->unpause_tries = 0;
+	leg_post_unpause_failed(leg);
+	return 0;
+}
+
+static int activate(struct leg *leg, struct err *err)
+{
+	struct dest *dest = leg->dest;
+	struct err why = { 0 };
+	if (!dest->vm)
+		return err_set(err, ERR_INTERNAL, "no VM to activate");
+	if (leg->ops->dest_unpause(dest->vm, err) == 0)
+		return 0;
+	int state = leg->ops->dest_state(dest->vm, &why);
+	if (state == 1)
+		return 0;
+	if (state == 0 && ++dest->unpause_tries >= UNPAUSE_TRIES)
+		return give_back(leg, err);
+	return err_wrap(err, "unpause");
+}
+
+/* ---- taking away, letting go ---- */
+static void stop_all(struct leg *leg)
+{
+	struct dest *dest = leg->dest;
+	dest_copy_end(dest);
+	if (dest->listen_fd >= 0)
+		close(dest->listen_fd);
+	dest->listen_fd = -1;
+	for (unsigned i = 0; i < LIMIT_DISKS; i++) {
+		struct dest_disk *disk = &dest->disks[i];
+		pthread_mutex_lock(&dest->lock);
+		struct exporter *exporter = disk->exporter;
+		disk->exporter = NULL;
+		pthread_mutex_unlock(&dest->lock);
+		exporter_kill(exporter);
+	}
+	if (dest->vm)
+		leg->ops->dest_close(dest->vm);
+	dest->vm = NULL;
+}
+
+static int clean(struct leg *leg, struct err *err)
+{
+	stop_all(leg);
+	return clean_resources(leg, NULL, 0, err);
+}
+
+static int release(struct leg *leg, struct err *err)
+{
+	struct journal_resource *list = NULL;
+	size_t count = 0;
+	cancel_fire(leg->work);
+	stop_all(leg);
+	int rc = leg_resource_list(leg, &list, &count, err);
+	for (size_t i = 0; i < count && !rc; i++) {
+		if (list[i].state == RESOURCE_KEPT)
+			continue;
+		if (list[i].kind == RESOURCE_RESERVE)
+			rc = sr_reserve_remove(list[i].path, err);
+		else if (list[i].kind == RESOURCE_EXPORT)
+			rc = clean_exporter(leg, &list[i], err);
+		/* The disks and the VM are the VM's own from here on. */
+		if (!rc)
+			rc = leg_resource_gone(leg, list[i].id, err);
+	}
+	free(list);
+	return rc;
+}
+
+/* ---- main thread ---- */
+static void granted(struct leg *leg)
+{
+	(void)leg; /* the verdict's rules look at local.granted */
+}
+
+static void tick(struct leg *leg)
+{
+	struct dest *dest = leg->dest;
+	if (!leg->prepared || leg->local.failed || leg->local.complete || leg->settled)
+		return;
+	for (unsigned i = 0; i < dest->disk_count; i++) {
+		pthread_mutex_lock(&dest->lock);
+		struct exporter *exporter = dest->disks[i].exporter;
+		bool dead = exporter && !exporter_alive(exporter);
+		pthread_mutex_unlock(&dest->lock);
+		if (!dead)
+			continue;
+		struct err err;
+		err_set(&err, ERR_EXPORTER, "the exporter of disk %s died", leg->plan->vm.disks[i].name);
+		leg_fail(leg, &err);
+		return;
+	}
+}
+
+static void facts(struct leg *leg)
+{
+	(void)leg;
+}
+
+static void dest_free(struct leg *leg)
+{
+	struct dest *dest = leg->dest;
+	if (!dest)
+		return;
+	stop_all(leg);
+	pthread_mutex_destroy(&dest->lock);
+	pthread_cond_destroy(&dest->changed);
+	free(dest);
+	leg->dest = NULL;
+}
+
+const struct leg_side leg_dest = {
+	.party = PARTY_DESTINATION,
+	.make = dest_make,
+	.recover = recover,
+	.prepare = prepare,
+	.copy = dest_copy,
+	.vm = activate,
+	.clean = clean,
+	.release = release,
+	.granted = granted,
+	.tick = tick,
+	.facts = facts,
+	.free = dest_free,
+};

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* drover-leg-HYPERVISOR: which driver is linked is what makes the difference. */
+#include <argp.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/leg/leg.h"
+#include "common/log.h"
+
+static const struct hypervisor_ops *const driver = &hypervisor_sim;
+
+const char *argp_program_version = "drover-leg-sim " DROVER_VERSION;
+
+enum mode { MODE_NONE, MODE_INVENTORY, MODE_RUN };
+
+struct arguments {
+	enum mode mode;
+	struct leg_options leg;
+};
+
+static uint64_t number(struct argp_state *state, const char *text, uint64_t max)
+{
+	char *end;
+	errno = 0;
+	unsigned long long value = strtoull(text, &end, 10);
+	if (*text < '0' || *text > '9' || *end || errno || value == 0 || value > max)
+		argp_error(state, "'%s' is not a number from 1 to %llu", text, (unsigned long long)max);
+	return value;
+}
+
+static error_t parse(int key, char *text, struct argp_state *state)
+{
+	struct arguments *arguments = state->input;
+	switch (key) {
+	case 'h':
+		arguments->leg.home = text;
+		return 0;
+	case 'm':
+		arguments->leg.migration = number(state, text, INT64_MAX);
+		return 0;
+	case 'g':
+		arguments->leg.generation = (uint32_t)number(state, text, UINT32_MAX);
+		return 0;
+	case 's':
+		if (strcmp(text, "source") == 0)
+			arguments->leg.side = SIDE_SOURCE;
+		else if (strcmp(text, "destination") == 0)
+			arguments->leg.side = SIDE_DESTINATION;
+		else
+			argp_error(state, "side is source or destination, not '%s'", text);
+		return 0;
+	case 'r':
+		arguments->leg.recover = true;
+		return 0;
+	case ARGP_KEY_ARG:
+		if (arguments->mode != MODE_NONE)
+			argp_usage(state);
+		if (strcmp(text, "inventory") == 0)
+			arguments->mode = MODE_INVENTORY;
+		else if (strcmp(text, "run") == 0)
+			arguments->mode = MODE_RUN;
+		else
+			argp_error(state, "'%s' is neither inventory nor run", text);
+		return 0;
+	case ARGP_KEY_END:
+		if (arguments->mode == MODE_NONE)
+			argp_usage(state);
+		if (arguments->mode == MODE_RUN &&
+		    (!arguments->leg.migration || !arguments->leg.generation || !arguments->leg.side))
+			argp_error(state, "run needs --migration, --generation and --side");
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
+static const struct argp_option options[] = {
+	{ "home", 'h', "DIR", 0, "Where etc, lib and run are (default: DROVER_HOME, or the system's)", 0 },
+	{ "migration", 'm', "N", 0, "Number of the migration", 0 },
+	{ "generation", 'g', "G", 0, "Its generation", 0 },
+	{ "side", 's', "SIDE", 0, "source or destination", 0 },
+	{ "recover", 'r', NULL, 0, "Only end what a leg before began, by the journal", 0 },
+	{ 0 },
+};
+
+static int print_inventory(const char *home)
+{
+	struct err err = { 0 };
+	struct paths paths;
+	struct hypervisor *hv = NULL;
+	struct msg_inventory inventory = { 0 };
+	void *blob = NULL;
+	size_t bytes = 0;
+	int rc = -1;
+	if (!paths_init(&paths, home, &err) && !driver->open(&hv, &paths, &err) &&
+	    !driver->inventory(hv, &inventory, &err)) {
+		snprintf(inventory.hypervisor, sizeof(inventory.hypervisor), "%s", driver->name);
+		snprintf(inventory.software, sizeof(inventory.software), "%s", DROVER_VERSION);
+		rc = msg_inventory_encode(&inventory, &blob, &bytes, &err);
+	}
+	if (!rc && (fwrite(blob, 1, bytes, stdout) != bytes || fflush(stdout)))
+		rc = err_errno(&err, ERR_IO, errno, "write the inventory");
+	if (rc)
+		log_error("event=inventory-failed error=\"%s\"", err.text);
+	free(blob);
+	msg_inventory_free(&inventory);
+	if (hv)
+		driver->close(hv);
+	return rc ? EXIT_FAILURE : EXIT_SUCCESS;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct argp argp = {
+		options, parse, "inventory\nrun --migration N --generation G --side source|destination [--recover]",
+		"Does what blocks for one migration on one host; started by drover-agent.", NULL, NULL, NULL
+	};
+	struct arguments arguments = { .mode = MODE_NONE };
+	argp_parse(&argp, argc, argv, 0, NULL, &arguments);
+	log_init("drover-leg-sim");
+	if (arguments.mode == MODE_INVENTORY)
+		return print_inventory(arguments.leg.home);
+	return leg_run(&arguments.leg, driver);
+}

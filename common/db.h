@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * SQLite as drover uses it: WAL, synchronous=FULL, foreign keys, a busy timeout, a schema version that is migrated
+ * upwards and never refused for being old. What was committed survives a crash of process and host.
+ */
+#ifndef DROVER_DB_H
+#define DROVER_DB_H
+
+#include <sqlite3.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "common/err.h"
+
+/* One step of a schema: from version N to N+1; step 0 makes an empty database version 1. */
+struct db_migration {
+	const char *sql;
+};
+
+struct db {
+	sqlite3 *handle;
+	int lock_fd; /* of PATH.lock, -1 if not exclusive */
+	char path[512];
+};
+
+/* Opens (makes, 0600) the database and brings its schema to `count` in one transaction. Refuses one that is newer than
+ * we know (ERR_VERSION), is damaged (ERR_CORRUPT: the file and the remedy are named) or cannot be written.
+ * `exclusive`: takes an advisory lock on PATH.lock for the life of the handle; ERR_BUSY with the holder's pid. */
+int db_open(struct db **ret_db, const char *path, const struct db_migration *migrations, unsigned count, bool exclusive,
+            struct err *err);
+void db_close(struct db *db);
+
+/* BEGIN IMMEDIATE, COMMIT, ROLLBACK. A failed commit has rolled back. */
+int db_begin(struct db *db, struct err *err);
+int db_commit(struct db *db, struct err *err);
+void db_rollback(struct db *db);
+
+/* Errors of everything that runs SQL: ERR_NO_SPACE, ERR_BUSY (another process writes for longer than the busy timeout),
+ * ERR_IO, ERR_CORRUPT, ERR_CONFLICT (a constraint of the schema), else ERR_INTERNAL. The words name the file. */
+
+/* Prepares, binds and runs one statement that gives no rows. Parameters after `types`, one per letter:
+ * i int64_t, u uint64_t (as int64), s const char * (NULL: SQL NULL), b const void * + size_t. */
+int db_exec(struct db *db, struct err *err, const char *sql, const char *types, ...);
+/* The same for one that gives rows: the caller steps with db_step and ends with db_end. */
+struct sqlite3_stmt *db_query(struct db *db, struct err *err, const char *sql, const char *types, ...);
+/* 1: a row, 0: no more, -1: error. */
+int db_step(struct db *db, struct sqlite3_stmt *stmt, struct err *err);
+void db_end(struct sqlite3_stmt *stmt); /* NULL is fine */
+
+/* Column readers that never fail: NULL and wrong types read as 0 and "". Text is cut to fit. */
+int64_t db_int(struct sqlite3_stmt *stmt, int column);
+void db_text(struct sqlite3_stmt *stmt, int column, char *ret_text, size_t bytes);
+/* A blob as SQLite holds it: valid until the next step or end. NULL and 0 bytes for anything else. */
+const void *db_blob(struct sqlite3_stmt *stmt, int column, size_t *ret_bytes);
+/* The rowid of the last INSERT. */
+int64_t db_last_id(const struct db *db);
+/* Rows changed by the last db_exec. */
+int db_changes(const struct db *db);
+
+#endif

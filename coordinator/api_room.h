@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* For api*.c only. Documents are as docs/CLI.md describes them; fields are only ever added. */
+#ifndef DROVER_API_ROOM_H
+#define DROVER_API_ROOM_H
+
+#include <jansson.h>
+
+#include "coordinator/coordinator_room.h"
+
+#define API_PAGE_BYTES (LIMIT_JSON_BYTES - 8192) /* what the items of one page may take */
+#define API_PAGE_ITEMS 500
+
+/* One request: 0 and a document (the caller's), or -1; then a document may be there too. */
+typedef int (*api_verb_fn)(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request,
+                           json_t **ret_doc, struct err *err);
+
+/* ---- api.c ---- */
+/* A list that has to fit one answer. */
+struct api_page {
+	json_t *list;
+	size_t bytes, count;
+	bool full;       /* an item did not fit: "more" */
+	uint64_t last;   /* key of the last one that did */
+};
+/* Takes the item over (NULL is skipped). False: it did not fit. */
+bool api_page_add(struct api_page *page, uint64_t key, json_t *item);
+/* {"NAME":[...]} with "more" and "next" if there is more. Takes the list over. */
+json_t *api_page_end(struct api_page *page, const char *name);
+/* "RFC3339" or null; 0 is null. */
+json_t *api_time(int64_t wall_ms);
+/* Text or null if it is empty. */
+json_t *api_text(const char *text);
+/* Finds the record by number or unique prefix of its key. ERR_UNKNOWN_ID, ERR_AMBIGUOUS. Free it. */
+int api_find(struct coordinator *c, const char *id, struct store_migration *ret_rec, struct err *err);
+
+/* ---- api_show.c ---- */
+json_t *api_migration(const struct coordinator *c, const struct store_migration *rec);
+json_t *api_votes(const struct verdict_facts *facts);
+json_t *api_facts(const struct verdict_facts *facts);
+/* What is left on hosts because of it; a list. */
+json_t *api_leftovers_of(const struct coordinator *c, const struct store_migration *rec, const char *host);
+int api_show(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
+             struct err *err);
+int api_list(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
+             struct err *err);
+int api_leftovers(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request,
+                  json_t **ret_doc, struct err *err);
+int api_events(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
+               struct err *err);
+
+/* ---- api_explain.c ---- */
+int api_explain(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
+                struct err *err);
+
+/* ---- api_hosts.c ---- */
+int api_status(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
+               struct err *err);
+int api_host_list(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request,
+                  json_t **ret_doc, struct err *err);
+int api_host_show(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request,
+                  json_t **ret_doc, struct err *err);
+int api_vm_list(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
+                struct err *err);
+int api_vm_show(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
+                struct err *err);
+
+/* ---- api_plan.c ---- */
+/* The VM by UUID or unique name, on `on` if that is not empty. ERR_AMBIGUOUS: *ret_doc has the candidates. */
+const struct msg_vm *api_find_vm(const struct coordinator *c, const char *text, const char *on,
+                                 const struct host **ret_host, json_t **ret_doc, struct err *err);
+/* Every pre-check that the coordinator can make by itself, and the plan. */
+int api_plan(const struct coordinator *c, const struct msg_request *request, struct msg_plan *ret_plan,
+             json_t **ret_doc, struct err *err);
+
+/* ---- api_capacity.c ---- */
+/* Memory, space and name on the destination, minus what active migrations have taken and the inventory does not show. */
+int api_capacity(const struct coordinator *c, const struct host *to, const struct msg_plan *plan, struct err *err);
+
+/* ---- api_migrate.c ---- */
+int api_migrate(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
+                struct err *err);
+int api_cancel(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
+               struct err *err);
+
+#endif

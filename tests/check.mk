@@ -1,0 +1,79 @@
+# Everything that checks: tests, sanitizers, lint, coverage, fuzzing. Included by the Makefile.
+-include tests/fuzz/fuzz.mk
+
+UNIT_BINS := $(UNIT_TESTS:%=$(B)/test/%)
+INTEGRATION := $(sort $(wildcard tests/integration/t_*.sh))
+CLANG_B := $(B)-clang
+ASAN_B := $(B)-asan
+TSAN_B := $(B)-tsan
+
+## unit: the unit tests, as they are built
+.PHONY: unit
+unit: all $(UNIT_BINS)
+	$(Q)tests/run.sh $(B) $(UNIT_BINS)
+
+## integration: real processes: coordinator, agents, legs, exporters, guests
+.PHONY: integration
+integration: all
+	$(Q)tests/run.sh $(B) $(INTEGRATION)
+
+## check: all tests: gcc and clang builds, unit tests under ASan/UBSan, TSan and valgrind, integration; installs what it needs
+.PHONY: check
+check:
+	$(Q)deploy/deps.sh all
+	$(Q)$(MAKE) --no-print-directory all $(UNIT_BINS)
+	$(Q)$(MAKE) --no-print-directory CC=clang B=$(CLANG_B) all
+	$(Q)$(MAKE) --no-print-directory SAN=address B=$(ASAN_B) all $(UNIT_TESTS:%=$(ASAN_B)/test/%)
+	$(Q)$(MAKE) --no-print-directory SAN=thread B=$(TSAN_B) $(THREADED_TESTS:%=$(TSAN_B)/test/%)
+	$(Q)tests/run.sh $(B) $(CHECKS) $(UNIT_TESTS:%=$(ASAN_B)/test/%) $(THREADED_TESTS:%=$(TSAN_B)/test/%) \
+		$(VALGRIND_TESTS:%=valgrind:$(B)/test/%) $(INTEGRATION)
+
+# Checks that are scripts and know the build directory.
+CHECKS := $(wildcard tests/rooms.sh tests/man.sh)
+# Those with threads of ours run under TSan too; those without processes and clocks under valgrind.
+THREADED_TESTS := $(filter test_tls test_relay test_stream test_leg test_disk_copy test_sink test_bus,$(UNIT_TESTS))
+VALGRIND_TESTS := $(filter test_verdict test_err test_msg test_msg_limits test_msg_hostile test_migration test_admission test_session test_converge test_journal test_store test_units test_conf test_cli_format,$(UNIT_TESTS))
+
+## asan: build with AddressSanitizer and UBSan, run the unit tests
+.PHONY: asan
+asan:
+	$(Q)$(MAKE) --no-print-directory SAN=address B=$(ASAN_B) unit
+
+## tsan: build with ThreadSanitizer, run the tests that have threads
+.PHONY: tsan
+tsan:
+	$(Q)$(MAKE) --no-print-directory SAN=thread B=$(TSAN_B) $(THREADED_TESTS:%=$(TSAN_B)/test/%)
+	$(Q)tests/run.sh $(TSAN_B) $(THREADED_TESTS:%=$(TSAN_B)/test/%)
+
+## valgrind: run the unit tests under memcheck
+.PHONY: valgrind
+valgrind: $(UNIT_BINS)
+	$(Q)tests/run.sh $(B) $(VALGRIND_TESTS:%=valgrind:$(B)/test/%)
+
+## lint: rooms, formatting, cppcheck, clang-tidy
+.PHONY: lint
+lint: all
+	$(Q)tests/rooms.sh $(B)
+	$(Q)clang-format --dry-run --Werror $$(git ls-files '*.c' '*.h')
+	$(Q)cppcheck --quiet --error-exitcode=1 --inline-suppr --suppress=missingIncludeSystem -I. \
+		--enable=warning,portability --std=c11 common proto coordinator agent
+	$(Q)clang-tidy --quiet $$(git ls-files 'common/*.c' 'agent/core/*.c' 'coordinator/core/*.c') -- \
+		-std=c11 -D_GNU_SOURCE -I. -I$(B)/gen $$(pkg-config --cflags libczmq libconfuse)
+
+## cover: unit and integration tests with line coverage (gcovr), in build-cover
+.PHONY: cover
+cover:
+	$(Q)$(MAKE) --no-print-directory COVER=1 B=build-cover unit integration
+	$(Q)gcovr --root . --exclude tests --exclude 'build.*' build-cover
+
+## format: lay out the sources with clang-format
+.PHONY: format
+format:
+	$(Q)clang-format -i $$(git ls-files '*.c' '*.h')
+
+## demo: two hosts in two pools on this machine, a live migration with disks, watched; installs what it needs
+.PHONY: demo
+demo:
+	$(Q)deploy/deps.sh build && deploy/deps.sh run
+	$(Q)$(MAKE) --no-print-directory all
+	$(Q)tests/demo.sh $(B)/bin

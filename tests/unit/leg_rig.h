@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Two simulated hosts with a guest and a real leg process each; the test plays both agents and the coordinator. */
+#ifndef DROVER_TEST_LEG_RIG_H
+#define DROVER_TEST_LEG_RIG_H
+
+#include "tests/unit/sim_rig.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+
+#include "agent/hypervisor/hypervisor.h"
+#include "agent/journal.h"
+#include "common/clock.h"
+#include "proto/msg.h"
+
+#define MIGRATION 7u
+#define GENERATION 1u
+#define VM "web"
+
+struct host {
+	struct paths paths;
+	enum side side;
+	struct journal *journal;
+	struct proc_id leg;
+	int fd;
+	uint64_t sequence;
+	struct msg_session report;         /* newest */
+	unsigned progresses;
+	struct msg_progress progress;      /* newest */
+	bool answered[STEPS];
+	struct msg_answer answers[STEPS];
+	bool ended;
+	int status;
+};
+
+struct move {
+	struct rig rig;
+	struct host s, d;
+	struct sim_record record;
+	struct msg_plan plan;
+	char log[PATHS_MAX + 16];
+};
+
+static inline void host_conf(const struct host *host)
+{
+	char path[PATHS_MAX + 16];
+	snprintf(path, sizeof(path), "%s/agent.conf", host->paths.etc);
+	FILE *file = fopen(path, "w");
+	assert_non_null(file);
+	fprintf(file,
+	        "host = x\nhypervisor = sim\ncoordinator = \"tcp://127.0.0.1:1\"\nsr local { type = dir path = \"%s/sr\" }\n",
+	        host->paths.home);
+	assert_int_equal(fclose(file), 0);
+}
+
+static inline void host_session(struct host *host, const struct msg_plan *plan)
+{
+	struct journal_session *session = calloc(1, sizeof(*session));
+	struct err err = { 0 };
+	rig_ok(journal_open(&host->journal, &host->paths, &err), &err);
+	session->migration = MIGRATION;
+	session->generation = GENERATION;
+	session->side = host->side;
+	session->core.state = SESSION_PREPARING;
+	session->core.side = host->side;
+	session->core.highest = STEP_PREPARE;
+	session->created_wall_ms = 1;
+	rig_ok(boot_id_read(&host->paths, session->boot_id, sizeof(session->boot_id), &err), &err);
+	rig_ok(journal_session_put(host->journal, session, plan, &err), &err);
+	free(session);
+}
+
+static inline void leg_start(struct move *move, struct host *host, bool recover)
+{
+	char self[PATHS_MAX], program[PATHS_MAX + 32];
+	struct err err = { 0 };
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	assert_true(n > 0);
+	self[n] = '\0';
+	*strrchr(self, '/') = '\0';
+	snprintf(program, sizeof(program), "%s/../bin/drover-leg-sim", self);
+	const char *argv[] = { program, "run", "--home", host->paths.home, "--migration", "7", "--generation", "1", "--side",
+		               side_name(host->side), recover ? "--recover" : NULL, NULL };
+	const char *env[] = { "DROVER_LOG=debug", NULL };
+	host->ended = false;
+	rig_ok(proc_start(&host->leg, argv, env, move->log, -1, PROC_DIE_WITH_US, &err), &err);
+}
+
+static inline void leg_connect(struct host *host)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int64_t deadline_ms = disk_now_ms() + RIG_WAIT_MS;
+	snprintf(address.sun_path, sizeof(address.sun_path), "%.90s/leg-7.sock", host->paths.run);
+	host->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	while (connect(host->fd, (struct sockaddr *)&address, sizeof(address))) {
+		if (disk_now_ms() > deadline_ms)
+			fail_msg("the leg does not listen on %s", address.sun_path);
+		rig_pause();
+	}
+}
+
+static inline void leg_send(struct host *host, struct msg *msg)
+{
+	void *frame = NULL;
+	size_t bytes = 0;
+	struct err err = { 0 };
+	msg->version = PROTOCOL_VERSION;
+	msg->epoch = 1;
+	msg->migration = MIGRATION;
+	msg->generation = GENERATION;
+	rig_ok(msg_encode(msg, &frame, &bytes, &err), &err);
+	assert_int_equal(send(host->fd, frame, bytes, MSG_NOSIGNAL), bytes);
+	free(frame);
+}
+
+static inline void leg_step(struct move *move, struct host *host, enum step step)
+{
+	struct msg *msg = calloc(1, sizeof(*msg));
+	msg->kind = MSG_COMMAND;
+	msg->sequence = ++host->sequence;
+	msg->u.command.step = step;
+	msg->u.command.side = host->side;
+	struct host *peer = host == &move->s ? &move->d : &move->s;
+	if (step == STEP_PREPARE)
+		msg->u.command.plan = &move->plan;
+	if (step == STEP_COPY)
+		snprintf(msg->u.command.peer_fingerprint, LIMIT_ID, "%s", peer->answers[STEP_PREPARE].fingerprint);
+	if (step == STEP_COPY && host->side == SIDE_SOURCE)
+		snprintf(msg->u.command.peer_endpoint, LIMIT_ID, "%s", peer->answers[STEP_PREPARE].endpoint);
+	if (step == STEP_ABORT) {
+		msg->u.command.reason = ERR_CANCELLED;
+		snprintf(msg->u.command.reason_text, LIMIT_TEXT, "somebody asked for it");
+	}
+	host->answered[step] = false;
+	leg_send(host, msg);
+	free(msg);
+}
+
+static inline void leg_facts(struct host *host, const struct verdict_facts *facts)
+{
+	struct msg *msg = calloc(1, sizeof(*msg));
+	msg->kind = MSG_FACTS;
+	msg->u.facts = *facts;
+	leg_send(host, msg);
+	free(msg);
+}
+
+/* Takes what there is within timeout_ms. */
+static inline void leg_pump(struct host *host, int timeout_ms)
+{
+	static unsigned char packet[LIMIT_FRAME_BYTES];
+	struct pollfd fd = { .fd = host->fd, .events = POLLIN };
+	struct err err = { 0 };
+	if (host->fd < 0 || poll(&fd, 1, timeout_ms) != 1)
+		return;
+	ssize_t n = recv(host->fd, packet, sizeof(packet), 0);
+	if (n <= 0) {
+		close(host->fd);
+		host->fd = -1;
+		return;
+	}
+	struct msg *msg = calloc(1, sizeof(*msg));
+	rig_ok(msg_decode(packet, (size_t)n, msg, &err), &err);
+	if (msg->kind == MSG_REPORT)
+		host->report = msg->u.report;
+	if (msg->kind == MSG_ANSWER) {
+		host->answers[msg->u.answer.step] = msg->u.answer;
+		host->answered[msg->u.answer.step] = true;
+		host->report = msg->u.answer.session;
+	}
+	if (msg->kind == MSG_PROGRESS) {
+		host->progress = msg->u.progress;
+		host->progresses++;
+	}
+	msg_free(msg);
+	free(msg);
+}
+
+static inline void show_log(const struct move *move)
+{
+	char line[1024];
+	FILE *file = fopen(move->log, "r");
+	while (file && fgets(line, sizeof(line), file))
+		fputs(line, stderr);
+	if (file)
+		fclose(file);
+}
+
+#define AWAIT(move, condition)                                                                                         \
+	for (int64_t until_ms = disk_now_ms() + RIG_WAIT_MS; !(condition);) {                                          \
+		leg_pump(&(move)->s, 2);                                                                               \
+		leg_pump(&(move)->d, 2);                                                                               \
+		if (disk_now_ms() > until_ms) {                                                                        \
+			show_log(move);                                                                                \
+			fail_msg("in vain: %s", #condition);                                                           \
+		}                                                                                                      \
+	}
+
+static inline void await_done(struct move *move, struct host *host, enum step step)
+{
+	AWAIT(move, host->answered[step]);
+	if (host->answers[step].outcome != OUTCOME_DONE) {
+		show_log(move);
+		fail_msg("%s %s: %s", side_name(host->side), step_name(step), host->answers[step].cause.text);
+	}
+}
+
+static inline void both(struct move *move, enum step step)
+{
+	leg_step(move, &move->s, step);
+	leg_step(move, &move->d, step);
+	await_done(move, &move->s, step);
+	await_done(move, &move->d, step);
+}
+
+static inline void leg_kill(struct host *host)
+{
+	struct err err = { 0 };
+	rig_ok(proc_kill(&host->leg, RIG_WAIT_MS, &err), &err);
+	host->leg = (struct proc_id){ 0 };
+	close(host->fd);
+	host->fd = -1;
+}
+
+/* It ended by itself, and well (a sanitizer's complaint is a bad end). */
+static inline void leg_await_end(struct move *move, struct host *host)
+{
+	int status = -1;
+	int64_t until_ms = disk_now_ms() + RIG_WAIT_MS;
+	while (waitpid(host->leg.pid, &status, WNOHANG) == 0) {
+		if (disk_now_ms() > until_ms) {
+			show_log(move);
+			fail_msg("the leg of the %s does not end", side_name(host->side));
+		}
+		rig_pause();
+	}
+	host->leg = (struct proc_id){ 0 };
+	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+		show_log(move);
+		fail_msg("the leg of the %s ended with status %x", side_name(host->side), (unsigned)status);
+	}
+}
+
+static inline size_t resources(const struct host *host)
+{
+	struct journal_resource *list = NULL;
+	size_t count = 0;
+	struct err err = { 0 };
+	rig_ok(journal_resource_list(host->journal, MIGRATION, GENERATION, &list, &count, &err), &err);
+	free(list);
+	return count;
+}
+
+static inline size_t files_in(const char *path, const char *part)
+{
+	size_t count = 0;
+	DIR *dir = opendir(path);
+	assert_non_null(dir);
+	for (struct dirent *entry = readdir(dir); entry; entry = readdir(dir))
+		count += entry->d_name[0] != '.' && (!part || strstr(entry->d_name, part));
+	closedir(dir);
+	return count;
+}
+
+static inline size_t images(const struct host *host)
+{
+	char path[PATHS_MAX + 8];
+	snprintf(path, sizeof(path), "%s/sr", host->paths.home);
+	return files_in(path, NULL);
+}
+
+/* Every tick once and in order over both hosts' ledgers; the last. */
+static inline unsigned long long ledger_last(const struct move *move)
+{
+	unsigned long long last = 0, tick;
+	const struct host *hosts[2] = { &move->s, &move->d };
+	for (unsigned i = 0; i < 2; i++) {
+		char path[PATHS_MAX + 16], name[64];
+		snprintf(path, sizeof(path), "%s/ledger", hosts[i]->paths.home);
+		FILE *file = fopen(path, "r");
+		while (file && fscanf(file, "%63s %llu %*s %*s", name, &tick) == 2) {
+			assert_int_equal(tick, last + 1);
+			last = tick;
+		}
+		if (file)
+			fclose(file);
+	}
+	return last;
+}
+
+static inline void guest_ticks(struct move *move, struct host *host)
+{
+	(void)move;
+	long long tick = rig_ask(&host->paths, VM, "tick", NULL);
+	rig_wait_tick(&host->paths, VM, tick + 5);
+}
+
+#endif

@@ -1,0 +1,136 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "tests/unit/disk_fixture.h"
+
+static void make_sr(struct sr_config *sr, struct fixture *f)
+{
+	memset(f, 0, sizeof(*f));
+	fixture_dir(f);
+	memset(sr, 0, sizeof(*sr));
+	snprintf(sr->name, sizeof(sr->name), "fast");
+	snprintf(sr->type, sizeof(sr->type), "dir");
+	snprintf(sr->path, sizeof(sr->path), "%s", f->dir);
+	sr->format = FORMAT_RAW;
+}
+
+static void disk_path__same_vm_and_migration__is_the_same(void **state)
+{
+	struct fixture f;
+	struct sr_config sr;
+	char a[LIMIT_PATH], b[LIMIT_PATH];
+	uuid_bytes uuid = { 0x11, 0x22, 0x33 };
+	struct err err = { 0 };
+	(void)state;
+	make_sr(&sr, &f);
+	fixture_ok(sr_disk_path(&sr, uuid, "xvda", 7, a, &err), &err);
+	fixture_ok(sr_disk_path(&sr, uuid, "xvda", 7, b, &err), &err);
+	assert_string_equal(a, b);
+	assert_non_null(strstr(a, "/11223300-0000-0000-0000-000000000000.xvda.7.raw"));
+	sr.format = FORMAT_QCOW2;
+	fixture_ok(sr_disk_path(&sr, uuid, "xvda", 8, b, &err), &err);
+	assert_non_null(strstr(b, ".xvda.8.qcow2"));
+	assert_int_equal(sr_disk_path(&sr, uuid, "../xvda", 7, a, &err), -1);
+	assert_int_equal(err.code, ERR_USAGE);
+	assert_int_equal(sr_disk_path(&sr, uuid, "", 7, a, &err), -1);
+	memset(sr.path, 'x', sizeof(sr.path) - 1);
+	assert_int_equal(sr_disk_path(&sr, uuid, "xvda", 7, a, &err), -1);
+	fixture_dir_remove(&f);
+}
+
+static void disk__raw__is_sparse_and_made_and_removed_twice(void **state)
+{
+	struct fixture f;
+	struct sr_config sr;
+	char path[LIMIT_PATH];
+	struct stat st;
+	struct err err = { 0 };
+	(void)state;
+	make_sr(&sr, &f);
+	snprintf(path, sizeof(path), "%s/disk.raw", f.dir);
+	for (int i = 0; i < 2; i++) {
+		fixture_ok(sr_disk_make(&sr, path, FORMAT_RAW, 1u << 30, &err), &err);
+		assert_int_equal(stat(path, &st), 0);
+		assert_int_equal(st.st_size, 1u << 30);
+		assert_true(st.st_blocks < 100);
+		assert_int_equal(st.st_mode & 0777, 0600);
+	}
+	assert_int_equal(sr_disk_make(&sr, path, FORMAT_RAW, 1000, &err), -1);
+	assert_int_equal(err.code, ERR_USAGE);
+	for (int i = 0; i < 2; i++)
+		fixture_ok(sr_disk_remove(path, &err), &err);
+	assert_int_equal(access(path, F_OK), -1);
+	assert_int_equal(sr_disk_make(&sr, "/nonexistent/disk", FORMAT_RAW, 512, &err), -1);
+	assert_int_equal(err.code, ERR_IO);
+	fixture_dir_remove(&f);
+	fixture_ok(sr_disk_remove(path, &err), &err); /* the whole SR is gone */
+}
+
+static void disk__qcow2__has_its_size_and_is_not_made_again(void **state)
+{
+	struct fixture f;
+	struct sr_config sr;
+	char path[LIMIT_PATH], output[4096];
+	size_t bytes = sizeof(output);
+	struct stat before, after;
+	struct err err = { 0 };
+	(void)state;
+	make_sr(&sr, &f);
+	snprintf(path, sizeof(path), "%s/disk.qcow2", f.dir);
+	fixture_ok(sr_disk_make(&sr, path, FORMAT_QCOW2, 64u << 20, &err), &err);
+	assert_int_equal(stat(path, &before), 0);
+	fixture_ok(sr_disk_make(&sr, path, FORMAT_QCOW2, 64u << 20, &err), &err);
+	assert_int_equal(stat(path, &after), 0);
+	assert_int_equal(before.st_ino, after.st_ino);
+	const char *argv[] = { "qemu-img", "info", "--output=json", path, NULL };
+	fixture_ok(proc_run(argv, NULL, output, &bytes, 20000, &err), &err);
+	assert_non_null(strstr(output, "\"virtual-size\": 67108864"));
+	assert_non_null(strstr(output, "\"format\": \"qcow2\""));
+	fixture_ok(sr_disk_remove(path, &err), &err);
+	fixture_dir_remove(&f);
+}
+
+static void reserve__really_takes_space_and_shrinks(void **state)
+{
+	struct fixture f;
+	struct sr_config sr;
+	char path[LIMIT_PATH], reserve[LIMIT_PATH + 16];
+	struct stat st;
+	uint64_t size = 0, available = 0;
+	struct err err = { 0 };
+	(void)state;
+	make_sr(&sr, &f);
+	snprintf(path, sizeof(path), "%s/disk.raw", f.dir);
+	snprintf(reserve, sizeof(reserve), "%s.reserve", path);
+	fixture_ok(sr_space(&sr, &size, &available, &err), &err);
+	assert_true(size > 0 && available <= size);
+	fixture_ok(sr_reserve(path, 8u << 20, &err), &err);
+	fixture_ok(sr_reserve(path, 8u << 20, &err), &err);
+	assert_int_equal(stat(reserve, &st), 0);
+	assert_true(st.st_blocks * 512 >= (8 << 20));
+	fixture_ok(sr_reserve_shrink(path, 1u << 20, &err), &err);
+	assert_int_equal(stat(reserve, &st), 0);
+	assert_int_equal(st.st_size, 1 << 20);
+	fixture_ok(sr_reserve_shrink(path, 2u << 20, &err), &err); /* never grows */
+	assert_int_equal(stat(reserve, &st), 0);
+	assert_int_equal(st.st_size, 1 << 20);
+	fixture_ok(sr_reserve_remove(path, &err), &err);
+	fixture_ok(sr_reserve_remove(path, &err), &err);
+	fixture_ok(sr_reserve_shrink(path, 0, &err), &err);
+	/* more than there is: refused, and nothing stays */
+	assert_int_equal(sr_reserve(path, size + (1u << 30), &err), -1);
+	assert_int_equal(err.code, ERR_NO_SPACE);
+	assert_int_equal(access(reserve, F_OK), -1);
+	snprintf(sr.path, sizeof(sr.path), "/nonexistent");
+	assert_int_equal(sr_space(&sr, &size, &available, &err), -1);
+	fixture_dir_remove(&f);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(disk_path__same_vm_and_migration__is_the_same),
+		cmocka_unit_test(disk__raw__is_sparse_and_made_and_removed_twice),
+		cmocka_unit_test(disk__qcow2__has_its_size_and_is_not_made_again),
+		cmocka_unit_test(reserve__really_takes_space_and_shrinks),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
