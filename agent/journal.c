@@ -176,7 +176,7 @@ static int put_rows(struct journal *journal, const struct journal_session *s, co
 	const struct session_core *core = &s->core;
 	const struct msg_budget *b = &s->budget;
 	uint64_t generation = s->generation;
-	int rc = db_exec(journal->db, err, sql_put, plan ? "uuiiiiiiiiuiissiusssssuuuuuuuuuuib" : "uuiiiiiiiiuiissiusssssuuuuuuuuuuis",
+	int rc = db_exec(journal->db, err, sql_put, plan ? "uuiiiiiiiiuiissiussssuuuuuuuuuib" : "uuiiiiiiiiuiissiussssuuuuuuuuuis",
 	                 s->migration, generation, (int64_t)s->side, (int64_t)core->state, (int64_t)core->ready,
 	                 (int64_t)core->leg_wanted, (int64_t)core->leg_up, (int64_t)core->abort_asked, (int64_t)core->failed,
 	                 (int64_t)core->asked, core->sequence, (int64_t)core->highest, (int64_t)s->cause.code, s->cause.text,

@@ -9,6 +9,7 @@
 #include <zmq.h>
 
 #include "common/bus_impl.h"
+#include "common/clock.h"
 
 #define ZAP_ENDPOINT "inproc://zeromq.zap.01" /* ZeroMQ asks here */
 
@@ -177,8 +178,9 @@ static void *open_socket(void *zmq, int type, struct err *err)
 
 static int open_sockets(struct bus_zap *zap, void *zmq, struct err *err)
 {
-	char endpoint[64];
-	snprintf(endpoint, sizeof(endpoint), "inproc://drover-zap-%p", (void *)zap);
+	char endpoint[64], serial[17];
+	random_hex(serial, 8); /* a closed socket keeps its name for a while */
+	snprintf(endpoint, sizeof(endpoint), "inproc://drover-zap-%s", serial);
 	zap->socket = open_socket(zmq, ZMQ_REP, err);
 	zap->stop_theirs = zap->socket ? open_socket(zmq, ZMQ_PAIR, err) : NULL;
 	zap->stop_ours = zap->stop_theirs ? open_socket(zmq, ZMQ_PAIR, err) : NULL;

@@ -70,22 +70,46 @@ static int parse_cert(zconfig_t *root, const char *path, struct cert *cert, stru
 	return 0;
 }
 
+/* The file as text. czmq's own reader leaks on a bad file, and prints it. */
+static int read_text(const char *path, char ret_text[FILE_MAX_BYTES + 1], struct err *err)
+{
+	struct stat st;
+	int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	if (fd < 0)
+		return err_errno(err, errno == ENOENT ? ERR_CONFIG : ERR_IO, errno, "key %s", path);
+	size_t length = 0;
+	ssize_t got = -1;
+	errno = EINVAL;
+	if (fstat(fd, &st) == 0 && S_ISREG(st.st_mode) && st.st_size <= FILE_MAX_BYTES)
+		while ((got = read(fd, ret_text + length, FILE_MAX_BYTES - length)) > 0)
+			length += (size_t)got;
+	int saved = errno;
+	close(fd);
+	if (got < 0)
+		return saved == EINVAL ? err_set(err, ERR_CONFIG, "%s: is not a key file", path)
+		                       : err_errno(err, ERR_IO, saved, "key %s", path);
+	for (size_t i = 0; i < length; i++) {
+		char c = ret_text[i];
+		if (c != '\n' && c != '\t' && c != '\r' && (c < ' ' || c > '~'))
+			return err_set(err, ERR_CONFIG, "%s: is not a key file", path);
+	}
+	ret_text[length] = '\0';
+	return 0;
+}
+
 static int read_cert(const char *path, struct cert *ret_cert, struct err *err)
 {
 	struct cert cert = {.secret = ""};
-	struct stat st;
-	if (stat(path, &st) < 0)
-		return err_errno(err, errno == ENOENT ? ERR_CONFIG : ERR_IO, errno, "key %s", path);
-	if (!S_ISREG(st.st_mode) || st.st_size > FILE_MAX_BYTES)
-		return err_set(err, ERR_CONFIG, "%s: is not a key file", path);
-	zconfig_t *root = zconfig_load(path);
-	if (!root)
-		return err_set(err, ERR_CONFIG, "%s: cannot be read, or is not a key file", path);
-	int result = parse_cert(root, path, &cert, err);
+	char text[FILE_MAX_BYTES + 1];
+	int result = read_text(path, text, err);
+	zconfig_t *root = result == 0 ? zconfig_str_load(text) : NULL;
+	if (result == 0)
+		result = root ? parse_cert(root, path, &cert, err) : err_set(err, ERR_CONFIG, "%s: is not a key file", path);
 	zconfig_destroy(&root);
 	if (result == 0)
 		*ret_cert = cert;
 	explicit_bzero(&cert, sizeof(cert));
+	explicit_bzero(text, sizeof(text));
 	return result;
 }
 

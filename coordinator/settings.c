@@ -12,9 +12,9 @@ static const struct conf_choice on_slow_choices[] = {
 };
 
 static const struct conf_key keys[] = {
-	{.name = "listen", .type = CONF_TEXT, CONF_FIELD(struct settings, listen), .fallback = "'tcp://127.0.0.1:6770'",
+	{.name = "listen", .type = CONF_TEXT, CONF_FIELD(struct settings, listen), .fallback = "tcp://127.0.0.1:6770",
 	 .min = 1, .help = "endpoint for agents and clients: tcp://ADDRESS:PORT; port * takes any free one"},
-	{.name = "key", .type = CONF_TEXT, CONF_FIELD(struct settings, key), .fallback = "'keys/coordinator.cert_secret'",
+	{.name = "key", .type = CONF_TEXT, CONF_FIELD(struct settings, key), .fallback = "keys/coordinator.cert_secret",
 	 .min = 1, .help = "file with the coordinator's own key, relative to the configuration's directory"},
 	{.name = "heartbeat", .type = CONF_DURATION, CONF_FIELD(struct settings, heartbeat_ms), .fallback = "1s",
 	 .min = 50, .max = 60000, .help = "how often agents say that they are there"},

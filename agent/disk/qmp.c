@@ -11,6 +11,7 @@
 
 #define QMP_BUFFER_START 16384u
 #define QMP_RETRY_MS 10
+#define QMP_GREETING_MS 1000 /* then a new connection is tried: this one may have been overlooked */
 
 struct qmp {
 	int fd;
@@ -97,8 +98,8 @@ static int receive(struct qmp *qmp, int64_t deadline_ms, json_t **ret_message, s
 	}
 }
 
-/* Connects and takes the greeting. QEMU may drop a connection that came while the client before was leaving: hung up on
- * before the greeting is no answer, so it is tried again as long as there is somebody who listens. */
+/* Connects and takes the greeting. QEMU may drop a connection that came while the client before was leaving, and never
+ * greets one that came while it was still starting: so it is tried again as long as there is somebody who listens. */
 static int greet(struct qmp *qmp, int64_t deadline_ms, json_t **ret_greeting, struct err *err)
 {
 	for (;;) {
@@ -106,9 +107,10 @@ static int greet(struct qmp *qmp, int64_t deadline_ms, json_t **ret_greeting, st
 		short events;
 		if (disk_connect_unix(qmp->cancel, qmp->path, deadline_ms, &qmp->fd, err) < 0)
 			return -1;
-		if (receive(qmp, deadline_ms, ret_greeting, &why) == 0)
+		int64_t patience_ms = disk_now_ms() + QMP_GREETING_MS;
+		if (receive(qmp, patience_ms < deadline_ms ? patience_ms : deadline_ms, ret_greeting, &why) == 0)
 			return 0;
-		if (why.code != ERR_UNREACHABLE || disk_now_ms() >= deadline_ms)
+		if ((why.code != ERR_UNREACHABLE && why.code != ERR_TIMEOUT) || disk_now_ms() >= deadline_ms)
 			return err_set(err, why.code, "%s", why.text);
 		close(qmp->fd);
 		qmp->fd = -1;

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <uuid/uuid.h>
 
@@ -14,6 +15,7 @@
 #include "common/log.h"
 
 #define KILL_MS 2000
+#define UNMOUNT_MS 5000
 #define TREE_FDS 8
 
 static int remove_entry(const char *path, const struct stat *st, int kind, struct FTW *ftw)
@@ -31,17 +33,44 @@ static int remove_tree(const char *path, struct err *err)
 	return 0;
 }
 
+/* An exporter that was killed may leave a FUSE mount behind, on which everything fails but unmounting. */
+static void unmount(const char *dir)
+{
+	char path[LIMIT_PATH + 8];
+	struct stat st;
+	snprintf(path, sizeof(path), "%s/disk", dir);
+	const char *argv[] = { "fusermount3", "-u", "-z", path, NULL };
+	if (stat(path, &st) && errno == ENOTCONN)
+		proc_run(argv, NULL, NULL, NULL, UNMOUNT_MS, NULL);
+}
+
 /* The note holds all processes of an exporter as "pid:ticks pid:ticks". */
+static bool next_process(const char **at, struct proc_id *ret_id)
+{
+	char *end;
+	long pid = strtol(*at, &end, 10);
+	if (end == *at || *end != ':' || pid <= 0)
+		return false;
+	const char *ticks = end + 1;
+	*ret_id = (struct proc_id){ (pid_t)pid, strtoull(ticks, &end, 10) };
+	*at = end;
+	return end != ticks;
+}
+
 int clean_exporter(struct leg *leg, const struct journal_resource *resource, struct err *err)
 {
-	struct proc_id id = { 0 };
-	int rc = 0, taken = 0, pid = 0;
+	int rc = 0;
 	char name[LIMIT_NAME + 48];
-	for (const char *at = resource->note; sscanf(at, "%d:%" SCNu64 " %n", &pid, &id.start_ticks, &taken) == 2; at += taken) {
-		id.pid = pid;
+	for (const char *at = resource->note; *at;) {
+		char *end = NULL;
+		struct proc_id id = { .pid = (pid_t)strtol(at, &end, 10) };
+		if (end == at || *end != ':')
+			break;
+		at = end + 1;
+		id.start_ticks = strtoull(at, &end, 10);
 		if (proc_kill(&id, KILL_MS, rc ? NULL : err))
 			rc = -1;
-		taken = 0;
+		at = end + strspn(end, " ");
 	}
 	if (rc)
 		return err_wrap(err, "end the exporter of %s", resource->name);
@@ -50,6 +79,7 @@ int clean_exporter(struct leg *leg, const struct journal_resource *resource, str
 		         leg->options.migration, resource->name, i + 1);
 		paths_remove_pid(&leg->paths, name);
 	}
+	unmount(resource->path);
 	return remove_tree(resource->path, err);
 }
 

@@ -103,7 +103,8 @@ static void cause_lines(const struct screen *screen, const json_t *doc)
 	     *doc_text(cause, "code") ? doc_text(cause, "code") : "?", screen_plain(screen, HUE_BAD),
 	     doc_text(cause, "message"));
 	if (*host || *step)
-		line(screen, "", "%s%s%s%s", *host ? "on " : "", host, *step ? ", step " : "", step);
+		line(screen, "", "%s%s%s%s%s", *host ? "on " : "", host, *host && *step ? ", " : "",
+		     *step ? "step " : "", step);
 }
 
 static void disk_table(const struct screen *screen, const json_t *doc)

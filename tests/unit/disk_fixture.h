@@ -23,7 +23,6 @@
 #include <cmocka.h>
 
 #include "agent/disk/disk.h"
-#include "agent/disk/qmp.h"
 #include "agent/disk/wait.h"
 #include "common/proc.h"
 
@@ -108,7 +107,8 @@ static inline void fixture_image(const char *path, uint64_t size_bytes, uint64_t
 /* Starts the block backend for f->disk.path. with_server: the NBD server, through which the guest comes. */
 static inline void fixture_backend(struct fixture *f)
 {
-	char file[LIMIT_PATH + 64], format[128], server[LIMIT_PATH + 64], chardev[LIMIT_PATH + 64], log[LIMIT_PATH];
+	char file[LIMIT_PATH + 64], format[128], server[LIMIT_PATH + 64], chardev[LIMIT_PATH + 64], log[LIMIT_PATH],
+		pid_path[LIMIT_PATH];
 	struct err err = { 0 };
 	snprintf(f->disk.qmp_path, LIMIT_PATH, "%s/qmp.sock", f->dir);
 	snprintf(f->disk.nbd_path, LIMIT_PATH, "%s/guest.sock", f->dir);
@@ -120,6 +120,7 @@ static inline void fixture_backend(struct fixture *f)
 	snprintf(server, sizeof(server), "addr.type=unix,addr.path=%s", f->disk.nbd_path);
 	snprintf(chardev, sizeof(chardev), "socket,id=qmp,server=on,wait=off,path=%s", f->disk.qmp_path);
 	snprintf(log, sizeof(log), "%s/backend.log", f->dir);
+	snprintf(pid_path, sizeof(pid_path), "%s/backend.pid", f->dir);
 	const char *argv[] = { "qemu-storage-daemon",
 		               "--object",
 		               "iothread,id=io0",
@@ -135,16 +136,18 @@ static inline void fixture_backend(struct fixture *f)
 		               chardev,
 		               "--monitor",
 		               "chardev=qmp",
+		               "--pidfile",
+		               pid_path,
 		               NULL };
 	fixture_ok(proc_start(&f->backend, argv, NULL, log, -1, PROC_DIE_WITH_US, &err), &err);
 	int64_t deadline_ms = disk_now_ms() + FIXTURE_DEADLINE_MS;
-	struct qmp *qmp = NULL;
-	/* with a greeting: qemu-storage-daemon may crash when a client leaves while it is still starting */
-	while (qmp_open(&qmp, f->disk.qmp_path, NULL, FIXTURE_DEADLINE_MS, NULL) < 0) {
+	/* It is not up before that: a QMP client that comes earlier may never be greeted, and may crash it by leaving.
+	 */
+	while (access(pid_path, F_OK) < 0) {
 		assert_true(proc_alive(&f->backend));
 		assert_true(disk_now_ms() < deadline_ms);
+		usleep(1000);
 	}
-	qmp_close(qmp);
 }
 
 static inline void *fixture_guest_run(void *ctx)

@@ -20,6 +20,11 @@
 
 enum { PATIENCE_MS = 20000, LOOK_MS = 3 };
 
+/* Everything open, so that a test that fails halfway leaves no socket for the context to wait for. */
+enum { OPEN_MAX_COUNT = 4 };
+static struct bus_client *open_clients[OPEN_MAX_COUNT];
+static void *open_sockets[OPEN_MAX_COUNT];
+
 static char folder[64];
 static struct paths paths;
 static struct loop *loop;
@@ -42,6 +47,33 @@ struct guest {
 };
 
 /* ---- the stage ---- */
+
+static void note_open(void **list, void *thing)
+{
+	for (int i = 0; i < OPEN_MAX_COUNT; i++) {
+		if (!list[i]) {
+			list[i] = thing;
+			return;
+		}
+	}
+	fail_msg("too many things open");
+}
+
+static void leave(struct bus_client *client)
+{
+	for (int i = 0; i < OPEN_MAX_COUNT; i++)
+		if (open_clients[i] == client)
+			open_clients[i] = NULL;
+	bus_client_free(client);
+}
+
+static void close_socket(void *socket)
+{
+	for (int i = 0; i < OPEN_MAX_COUNT; i++)
+		if (open_sockets[i] == socket)
+			open_sockets[i] = NULL;
+	zmq_close(socket);
+}
 
 static const char *under_etc(const char *part, char path[700])
 {
@@ -106,6 +138,12 @@ static int end(void **state)
 {
 	(void)state;
 	char command[128];
+	for (int i = 0; i < OPEN_MAX_COUNT; i++) {
+		if (open_clients[i])
+			leave(open_clients[i]);
+		if (open_sockets[i])
+			close_socket(open_sockets[i]);
+	}
 	bus_server_free(at_server.server);
 	loop_free(loop);
 	snprintf(command, sizeof(command), "rm -rf %s", folder);
@@ -153,31 +191,16 @@ static void on_connection(void *ctx, bool up)
 		guest->downs++;
 }
 
-static struct guest join_with(const char *key, const char *server_cert)
-{
-	struct guest guest = {0};
-	char part[100], key_path[700], cert_path[700];
-	struct err err;
-	snprintf(part, sizeof(part), "keys/%s.cert_secret", key);
-	if (bus_connect(&guest.client, loop, bus_endpoint(at_server.server), under_etc(part, key_path),
-	                under_etc(server_cert, cert_path), on_answer, NULL, &err) < 0)
-		fail_msg("%s", err.text);
-	return guest;
-}
-
-/* The callback's context is known only now that the struct is where it stays. */
-#define JOIN(guest, key)                                               \
-	struct guest guest = {0};                                      \
-	join(&(guest), key)
-
-static void join(struct guest *guest, const char *key)
+static void join(struct guest *guest, const char *key, const char *server_cert)
 {
 	char part[100], key_path[700], cert_path[700];
 	struct err err;
+	memset(guest, 0, sizeof(*guest));
 	snprintf(part, sizeof(part), "keys/%s.cert_secret", key);
 	if (bus_connect(&guest->client, loop, bus_endpoint(at_server.server), under_etc(part, key_path),
-	                under_etc("keys/coordinator.cert", cert_path), on_answer, guest, &err) < 0)
+	                under_etc(server_cert, cert_path), on_answer, guest, &err) < 0)
 		fail_msg("%s", err.text);
+	note_open((void **)open_clients, guest->client);
 	bus_on_connection(guest->client, on_connection, guest);
 }
 
@@ -239,12 +262,13 @@ static void say(struct guest *guest, uint64_t sequence)
 /* A whole round trip of an honest client: the server lives. */
 static void assert_server_serves(void)
 {
-	JOIN(guest, "a1");
+	struct guest guest;
+	join(&guest, "a1", "keys/coordinator.cert");
 	assert_true(run_until(is_up, &guest, PATIENCE_MS));
 	say(&guest, 4711);
 	assert_true(run_until(got_answer, &guest, PATIENCE_MS));
 	assert_int_equal(guest.sequence, 4711);
-	bus_client_free(guest.client);
+	leave(guest.client);
 }
 
 /* A peer that does not play by the rules: a raw socket. key NULL: no encryption. */
@@ -252,6 +276,7 @@ static void *raw_peer(const char *key, const char *claimed_id)
 {
 	void *socket = zmq_socket(loop_zmq(loop, NULL), ZMQ_DEALER);
 	int linger = 0;
+	note_open(open_sockets, socket);
 	zmq_setsockopt(socket, ZMQ_LINGER, &linger, sizeof(linger));
 	if (key) {
 		char part[100], path[700], public_text[KEYS_Z85_BYTES], secret[KEYS_Z85_BYTES];
@@ -274,7 +299,8 @@ static void *raw_peer(const char *key, const char *claimed_id)
 static void authorized_key__message__arrives_with_the_files_identity(void **state)
 {
 	(void)state;
-	JOIN(guest, "a1");
+	struct guest guest;
+	join(&guest, "a1", "keys/coordinator.cert");
 	struct err err;
 	assert_int_equal(bus_client_status(guest.client, &err), -1);
 	assert_int_equal(err.code, ERR_UNREACHABLE);
@@ -288,7 +314,7 @@ static void authorized_key__message__arrives_with_the_files_identity(void **stat
 	assert_string_equal(at_server.peer.name, "a1");
 	assert_string_equal(at_server.peer.host, "host-a1");
 	assert_int_equal(bus_refused_count(at_server.server), 0);
-	bus_client_free(guest.client);
+	leave(guest.client);
 }
 
 static void unknown_key__refused_until_authorized(void **state)
@@ -298,7 +324,8 @@ static void unknown_key__refused_until_authorized(void **state)
 	struct msg msg = message(1);
 	struct err err;
 	make_key("op", ROLE_OPERATOR, NULL, false);
-	JOIN(guest, "op");
+	struct guest guest;
+	join(&guest, "op", "keys/coordinator.cert");
 	assert_true(run_until(is_refused, &guest, PATIENCE_MS));
 	assert_int_equal(bus_client_send(guest.client, &msg, &err), -1);
 	assert_int_equal(err.code, ERR_UNREACHABLE);
@@ -312,18 +339,19 @@ static void unknown_key__refused_until_authorized(void **state)
 	say(&guest, 2);
 	assert_true(run_until(got_answer, &guest, PATIENCE_MS));
 	assert_int_equal(at_server.peer.role, ROLE_OPERATOR);
-	bus_client_free(guest.client);
+	leave(guest.client);
 }
 
 static void wrong_server_key__never_connected(void **state)
 {
 	(void)state;
 	make_key("other", ROLE_COORDINATOR, NULL, false);
-	struct guest guest = join_with("a1", "keys/other.cert");
+	struct guest guest;
+	join(&guest, "a1", "keys/other.cert");
 	assert_false(run_until(never, NULL, 700)); /* several attempts */
 	assert_true(is_down(&guest));
 	assert_int_equal(at_server.messages, 0);
-	bus_client_free(guest.client);
+	leave(guest.client);
 	assert_server_serves();
 }
 
@@ -343,8 +371,8 @@ static void no_encryption_or_unknown_raw_key__nothing_arrives(void **state)
 	assert_server_serves();
 	assert_int_equal(at_server.messages, 1);
 	free(frame);
-	zmq_close(plain);
-	zmq_close(stranger);
+	close_socket(plain);
+	close_socket(stranger);
 }
 
 static void role__claimed_by_the_clients_own_file__ignored(void **state)
@@ -355,13 +383,14 @@ static void role__claimed_by_the_clients_own_file__ignored(void **state)
 	assert_int_equal(bus_reload_keys(at_server.server, NULL), 0);
 	snprintf(command, sizeof(command), "sed -i 's/\"viewer\"/\"operator\"/; s/\"guest\"/\"root\"/' %s", under_etc("keys/guest.cert_secret", path));
 	assert_int_equal(system(command), 0);
-	JOIN(guest, "guest");
+	struct guest guest;
+	join(&guest, "guest", "keys/coordinator.cert");
 	assert_true(run_until(is_up, &guest, PATIENCE_MS));
 	say(&guest, 1);
 	assert_true(run_until(got_answer, &guest, PATIENCE_MS));
 	assert_int_equal(at_server.peer.role, ROLE_VIEWER);
 	assert_string_equal(at_server.peer.name, "guest");
-	bus_client_free(guest.client);
+	leave(guest.client);
 }
 
 static void claimed_connection_id__message_dropped(void **state)
@@ -377,7 +406,7 @@ static void claimed_connection_id__message_dropped(void **state)
 	free(frame);
 	assert_true(run_until(refused_more_than, &none, PATIENCE_MS));
 	assert_int_equal(at_server.messages, 0);
-	zmq_close(peer);
+	close_socket(peer);
 	assert_server_serves();
 }
 
@@ -388,7 +417,8 @@ static void revoked__live_connection__cut_off(void **state)
 	uint64_t none = 0;
 	int one = 1;
 	at_server.answer = false;
-	JOIN(guest, "a1");
+	struct guest guest;
+	join(&guest, "a1", "keys/coordinator.cert");
 	assert_true(run_until(is_up, &guest, PATIENCE_MS));
 	say(&guest, 1);
 	assert_true(run_until(heard, &one, PATIENCE_MS));
@@ -402,7 +432,7 @@ static void revoked__live_connection__cut_off(void **state)
 	assert_int_equal(at_server.messages, 1);
 	assert_int_equal(bus_send(at_server.server, &peer, &msg, &err), -1);
 	assert_int_equal(err.code, ERR_DENIED);
-	bus_client_free(guest.client);
+	leave(guest.client);
 }
 
 /* ---- hostile frames ---- */
@@ -411,6 +441,7 @@ static void oversized_frame__connection_closed_server_lives(void **state)
 {
 	(void)state;
 	void *peer = raw_peer("a1", NULL), *monitor = zmq_socket(loop_zmq(loop, NULL), ZMQ_PAIR);
+	note_open(open_sockets, monitor);
 	size_t bytes = LIMIT_FRAME_BYTES + 4096;
 	char *frame = calloc(1, bytes);
 	int patience = PATIENCE_MS, one = 1;
@@ -425,8 +456,8 @@ static void oversized_frame__connection_closed_server_lives(void **state)
 	assert_int_equal(at_server.bad, 1);
 	free(frame);
 	zmq_socket_monitor(peer, NULL, 0);
-	zmq_close(monitor);
-	zmq_close(peer);
+	close_socket(monitor);
+	close_socket(peer);
 	assert_server_serves();
 }
 
@@ -446,7 +477,7 @@ static void garbage__told_as_bad_with_the_peer(void **state)
 	assert_true(run_until(heard_bad, &three, PATIENCE_MS));
 	assert_int_equal(at_server.messages, 0);
 	assert_int_equal(at_server.bad, 3);
-	zmq_close(peer);
+	close_socket(peer);
 	assert_server_serves();
 }
 
@@ -474,7 +505,8 @@ static void server_restarts__client_comes_back_and_is_told(void **state)
 	char endpoint[LIMIT_PATH];
 	struct msg msg = message(1);
 	struct err err;
-	JOIN(guest, "a1");
+	struct guest guest;
+	join(&guest, "a1", "keys/coordinator.cert");
 	assert_true(run_until(is_up, &guest, PATIENCE_MS));
 	snprintf(endpoint, sizeof(endpoint), "%s", bus_endpoint(at_server.server));
 	bus_server_free(at_server.server);
@@ -488,7 +520,7 @@ static void server_restarts__client_comes_back_and_is_told(void **state)
 	say(&guest, 9);
 	assert_true(run_until(got_answer, &guest, PATIENCE_MS));
 	assert_int_equal(guest.sequence, 9); /* and not what was said while nobody listened */
-	bus_client_free(guest.client);
+	leave(guest.client);
 }
 
 static bool send_fails(void *ctx)
@@ -503,11 +535,12 @@ static void peer_gone__send__unreachable(void **state)
 	(void)state;
 	struct err err;
 	int one = 1;
-	JOIN(guest, "a1");
+	struct guest guest;
+	join(&guest, "a1", "keys/coordinator.cert");
 	assert_true(run_until(is_up, &guest, PATIENCE_MS));
 	say(&guest, 1);
 	assert_true(run_until(heard, &one, PATIENCE_MS));
-	bus_client_free(guest.client);
+	leave(guest.client);
 	assert_true(run_until(send_fails, &err, PATIENCE_MS));
 	assert_int_equal(err.code, ERR_UNREACHABLE);
 	at_server.peer.route[1] ^= 0xff; /* nobody's */
@@ -538,9 +571,10 @@ static void peer_does_not_read__send__refused_when_full(void **state)
 	while (sent < 20000 && bus_send(at_server.server, &at_server.peer, &large, &err) == 0)
 		sent++;
 	free(json);
+	at_server.answer = true;
 	assert_in_range(sent, 1, 19999);
 	assert_int_equal(err.code, ERR_UNREACHABLE);
-	zmq_close(peer);
+	close_socket(peer);
 	assert_server_serves();
 }
 
@@ -550,6 +584,7 @@ static void ipc_endpoint__works_too(void **state)
 	char endpoint[600];
 	struct err err;
 	bus_server_free(at_server.server);
+	at_server.server = NULL;
 	snprintf(endpoint, sizeof(endpoint), "ipc://%s/bus.sock", paths.run);
 	if (listen_on(endpoint, &err) < 0)
 		fail_msg("%s", err.text);

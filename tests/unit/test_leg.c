@@ -452,7 +452,7 @@ static void told_to_end__while_copying__rolls_back_and_leaves(void **state)
 	assert_undisturbed(move);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 #define T(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 	const struct CMUnitTest tests[] = {
@@ -475,5 +475,7 @@ int main(void)
 	};
 #undef T
 	signal(SIGPIPE, SIG_IGN);
+	if (argc > 1)
+		cmocka_set_test_filter(argv[1]);
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }
