@@ -14,13 +14,13 @@
 #include "common/loop_zmq.h"
 
 enum {
-	BATCH = 64,                    /* messages handled before others in the loop have their turn */
-	QUEUE_FRAMES = 64,             /* per connection; more means the peer is stuck, and it will be told again */
-	BACKLOG = 4096,                /* a whole fleet comes back at once after a restart */
-	LINGER_MS = 1000,              /* how long a last message may take after close */
-	HEARTBEAT_MS = 10 * 1000,      /* transport only: to notice dead connections; death is decided elsewhere */
+	BATCH = 64,               /* messages handled before others in the loop have their turn */
+	QUEUE_FRAMES = 64,        /* per connection; more means the peer is stuck, and it will be told again */
+	BACKLOG = 4096,           /* a whole fleet comes back at once after a restart */
+	LINGER_MS = 1000,         /* how long a last message may take after close */
+	HEARTBEAT_MS = 10 * 1000, /* transport only: to notice dead connections; death is decided elsewhere */
 	HEARTBEAT_TIMEOUT_MS = 30 * 1000,
-	HANDSHAKE_MS = 120 * 1000,     /* thousands of handshakes at once are slow; to start over makes it worse */
+	HANDSHAKE_MS = 120 * 1000, /* thousands of handshakes at once are slow; to start over makes it worse */
 	KEEPALIVE_IDLE_S = 60,
 	KEEPALIVE_INTERVAL_S = 10,
 	KEEPALIVE_COUNT = 3,
@@ -59,19 +59,19 @@ int bus_common_options(void *socket, struct err *err)
 		int option, value;
 		const char *name;
 	} options[] = {
-		{ZMQ_LINGER, LINGER_MS, "LINGER"},
-		{ZMQ_IPV6, 1, "IPV6"},
-		{ZMQ_MAXMSGSIZE, 0, "MAXMSGSIZE"}, /* 64 bits, below */
-		{ZMQ_SNDHWM, QUEUE_FRAMES, "SNDHWM"},
-		{ZMQ_RCVHWM, QUEUE_FRAMES, "RCVHWM"},
-		{ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS, "HEARTBEAT_IVL"},
-		{ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS, "HEARTBEAT_TIMEOUT"},
-		{ZMQ_HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS, "HEARTBEAT_TTL"},
-		{ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS, "HANDSHAKE_IVL"},
-		{ZMQ_TCP_KEEPALIVE, 1, "TCP_KEEPALIVE"},
-		{ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S, "TCP_KEEPALIVE_IDLE"},
-		{ZMQ_TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S, "TCP_KEEPALIVE_INTVL"},
-		{ZMQ_TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT, "TCP_KEEPALIVE_CNT"},
+		{ ZMQ_LINGER, LINGER_MS, "LINGER" },
+		{ ZMQ_IPV6, 1, "IPV6" },
+		{ ZMQ_MAXMSGSIZE, 0, "MAXMSGSIZE" }, /* 64 bits, below */
+		{ ZMQ_SNDHWM, QUEUE_FRAMES, "SNDHWM" },
+		{ ZMQ_RCVHWM, QUEUE_FRAMES, "RCVHWM" },
+		{ ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS, "HEARTBEAT_IVL" },
+		{ ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS, "HEARTBEAT_TIMEOUT" },
+		{ ZMQ_HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS, "HEARTBEAT_TTL" },
+		{ ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS, "HANDSHAKE_IVL" },
+		{ ZMQ_TCP_KEEPALIVE, 1, "TCP_KEEPALIVE" },
+		{ ZMQ_TCP_KEEPALIVE_IDLE, KEEPALIVE_IDLE_S, "TCP_KEEPALIVE_IDLE" },
+		{ ZMQ_TCP_KEEPALIVE_INTVL, KEEPALIVE_INTERVAL_S, "TCP_KEEPALIVE_INTVL" },
+		{ ZMQ_TCP_KEEPALIVE_CNT, KEEPALIVE_COUNT, "TCP_KEEPALIVE_CNT" },
 	};
 	int64_t most = LIMIT_FRAME_BYTES + CURVE_OVERHEAD_BYTES;
 	for (size_t i = 0; i < sizeof(options) / sizeof(options[0]); i++)
@@ -120,8 +120,9 @@ static void log_refusals(struct bus_server *server, const char *what, const char
 	uint64_t total = bus_refused_count(server);
 	if (server->logged_ms && now_ms - server->logged_ms < REFUSAL_LOG_MS)
 		return;
-	log_warning("refused what=\"%s\" key=%s address=%s more_since_last=%llu total=%llu", what, key[0] ? key : "none",
-	            address, (unsigned long long)(total - server->logged_refusals - 1), (unsigned long long)total);
+	log_warning("refused what=\"%s\" key=%s address=%s more_since_last=%llu total=%llu", what,
+	            key[0] ? key : "none", address, (unsigned long long)(total - server->logged_refusals - 1),
+	            (unsigned long long)total);
 	server->logged_ms = now_ms;
 	server->logged_refusals = total;
 }
@@ -146,14 +147,15 @@ static void refuse_message(struct bus_server *server, const char *why, const cha
 
 /* ---- receiving ---- */
 
-/* Who sent it, by the current table. The user id is that of the body: the frame with the route has none after a poll. */
+/* Who sent it, by the current table. The user id is that of the body: the frame with the route has none after a poll.
+ */
 static bool identify(struct bus_server *server, zmq_msg_t *route, zmq_msg_t *body, struct bus_peer *ret_peer)
 {
 	const char *key = zmq_msg_gets(body, "User-Id");
 	const char *claimed = zmq_msg_gets(body, "Identity");
 	const unsigned char *id = zmq_msg_data(route);
 	struct key_info info;
-	struct bus_peer peer = {.route_bytes = ROUTE_BYTES};
+	struct bus_peer peer = { .route_bytes = ROUTE_BYTES };
 	if (!key || !bus_zap_find(server->zap, key, &info)) {
 		refuse_message(server, "key was revoked", key ? key : "", body);
 		return false;
@@ -175,7 +177,7 @@ static bool identify(struct bus_server *server, zmq_msg_t *route, zmq_msg_t *bod
 static void take(struct bus_server *server, zmq_msg_t *route, zmq_msg_t *body, bool whole)
 {
 	struct bus_peer peer;
-	struct err err = {.code = ERR_NONE};
+	struct err err = { .code = ERR_NONE };
 	if (!identify(server, route, body, &peer))
 		return;
 	struct msg *msg = calloc(1, sizeof(*msg)); /* large; not for the stack */

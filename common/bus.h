@@ -20,10 +20,10 @@ struct bus_client;
 struct bus_peer {
 	unsigned char route[16]; /* this connection */
 	unsigned route_bytes;
-	char name[LIMIT_NAME];   /* of its key */
+	char name[LIMIT_NAME]; /* of its key */
 	enum role role;
-	char host[LIMIT_NAME];   /* agents: the host the key is for */
-	char key[41];            /* its public key as text */
+	char host[LIMIT_NAME]; /* agents: the host the key is for */
+	char key[41];          /* its public key as text */
 };
 
 /* A decoded message; msg_free() is done by the bus after the callback. */
@@ -31,8 +31,9 @@ typedef void (*bus_server_fn)(void *ctx, const struct bus_peer *peer, const stru
 /* A frame that did not decode (err says why), so that the server can answer MSG_ERROR. */
 typedef void (*bus_bad_fn)(void *ctx, const struct bus_peer *peer, const struct err *err);
 
-/* Binds `endpoint` ("tcp://127.0.0.1:*": any free port; "ipc://PATH") with the key in `key_file` (….cert_secret); lets in
- * who is in etc/authorized/ of `paths` (which must live as long). One server a loop. Callbacks must not free the server. */
+/* Binds `endpoint` ("tcp://127.0.0.1:*": any free port; "ipc://PATH") with the key in `key_file` (….cert_secret); lets
+ * in who is in etc/authorized/ of `paths` (which must live as long). One server a loop. Callbacks must not free the
+ * server. */
 int bus_listen(struct bus_server **ret_server, struct loop *loop, const char *endpoint, const char *key_file,
                const struct paths *paths, bus_server_fn on_message, bus_bad_fn on_bad, void *ctx, struct err *err);
 void bus_server_free(struct bus_server *server);
@@ -42,8 +43,8 @@ const char *bus_endpoint(const struct bus_server *server);
 int bus_reload_keys(struct bus_server *server, struct err *err);
 /* How many connections and messages were refused so far: unknown and revoked keys, claimed identities. */
 uint64_t bus_refused_count(const struct bus_server *server);
-/* 0: queued, which is not delivery. ERR_UNREACHABLE: the connection is gone or its queue is full. ERR_DENIED: the peer's
- * key was revoked. Never blocks. */
+/* 0: queued, which is not delivery. ERR_UNREACHABLE: the connection is gone or its queue is full. ERR_DENIED: the
+ * peer's key was revoked. Never blocks. */
 int bus_send(struct bus_server *server, const struct bus_peer *peer, const struct msg *msg, struct err *err);
 
 typedef void (*bus_client_fn)(void *ctx, const struct msg *msg);

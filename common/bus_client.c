@@ -13,9 +13,11 @@
 
 enum {
 	BATCH = 64,
-	RECONNECT_MS = 250, /* doubles up to the most, with random additions, so that a fleet does not come back in step */
+	RECONNECT_MS =
+		250, /* doubles up to the most, with random additions, so that a fleet does not come back in step */
 	RECONNECT_MOST_MS = 8000,
-	GIVEN_UP_MS = 1000, /* ZeroMQ gives up for ever after some failures; so long it may stay silent before we start over */
+	GIVEN_UP_MS = 1000, /* ZeroMQ gives up for ever after some failures; so long it may stay silent before we start
+	                       over */
 };
 
 struct bus_client {
@@ -78,7 +80,8 @@ static void on_event(struct bus_client *client, unsigned event, unsigned value)
 	case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
 		if (client->why_down.code != ERR_DENIED)
 			err_set(&client->why_down, ERR_UNREACHABLE,
-			        "%s answers, but not as our coordinator would: wrong server certificate, or something else listens there",
+			        "%s answers, but not as our coordinator would: wrong server certificate, or something "
+			        "else listens there",
 			        client->endpoint);
 		break;
 	case ZMQ_EVENT_DISCONNECTED:
@@ -199,7 +202,8 @@ int bus_client_send(struct bus_client *client, const struct msg *msg, struct err
 	void *frame = NULL;
 	size_t bytes = 0;
 	if (!client->up || !client->socket)
-		return err_set(err, ERR_UNREACHABLE, "not connected to %s: %s", client->endpoint, client->why_down.text);
+		return err_set(err, ERR_UNREACHABLE, "not connected to %s: %s", client->endpoint,
+		               client->why_down.text);
 	if (msg_encode(msg, &frame, &bytes, err) < 0)
 		return err_wrap(err, "send to %s", client->endpoint);
 	int events = 0;
@@ -209,7 +213,8 @@ int bus_client_send(struct bus_client *client, const struct msg *msg, struct err
 	free(frame);
 	if (rc >= 0)
 		return 0;
-	return err_set(err, ERR_UNREACHABLE, "send to %s: the connection is gone or does not take messages", client->endpoint);
+	return err_set(err, ERR_UNREACHABLE, "send to %s: the connection is gone or does not take messages",
+	               client->endpoint);
 }
 
 /* ---- making and ending ---- */
@@ -239,8 +244,9 @@ static int open_sockets(struct bus_client *client, struct err *err)
 {
 	char endpoint[64], serial[17];
 	const int events = ZMQ_EVENT_CONNECTED | ZMQ_EVENT_CONNECT_DELAYED | ZMQ_EVENT_CONNECT_RETRIED |
-	                   ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL |
-	                   ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
+	                   ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED |
+	                   ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL |
+	                   ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
 	void *zmq = loop_zmq(client->loop, err);
 	if (!zmq)
 		return -1;

@@ -25,7 +25,7 @@ struct bus_zap {
 	int wake_fd;
 	bool running;
 	pthread_t thread;
-	pthread_mutex_t lock; /* of what follows */
+	pthread_mutex_t lock;  /* of what follows */
 	struct key_info *keys; /* by public_text */
 	size_t key_count;
 	struct bus_refusals refusals;
@@ -39,7 +39,7 @@ static int by_key(const void *a, const void *b)
 
 bool bus_zap_find(struct bus_zap *zap, const char *public_text, struct key_info *ret_info)
 {
-	struct key_info wanted = {.has_secret = false};
+	struct key_info wanted = { .has_secret = false };
 	snprintf(wanted.public_text, sizeof(wanted.public_text), "%s", public_text);
 	pthread_mutex_lock(&zap->lock);
 	const struct key_info *found =
@@ -99,7 +99,7 @@ static bool frame_is(zmq_msg_t *frame, const char *text)
 
 static void reply(struct bus_zap *zap, zmq_msg_t *request_id, const char *key)
 {
-	const char *rest[] = {key ? "200" : "400", key ? "" : "key is not authorised", key ? key : "", ""};
+	const char *rest[] = { key ? "200" : "400", key ? "" : "key is not authorised", key ? key : "", "" };
 	int rc = zmq_send(zap->socket, "1.0", 3, ZMQ_SNDMORE);
 	if (rc >= 0)
 		rc = zmq_send(zap->socket, zmq_msg_data(request_id), zmq_msg_size(request_id), ZMQ_SNDMORE);
@@ -148,8 +148,8 @@ static void *run(void *arg)
 {
 	struct bus_zap *zap = arg;
 	for (;;) {
-		zmq_pollitem_t items[] = {{.socket = zap->stop_theirs, .events = ZMQ_POLLIN},
-		                          {.socket = zap->socket, .events = ZMQ_POLLIN}};
+		zmq_pollitem_t items[] = { { .socket = zap->stop_theirs, .events = ZMQ_POLLIN },
+			                   { .socket = zap->socket, .events = ZMQ_POLLIN } };
 		int rc = zmq_poll(items, 2, -1);
 		if (rc < 0 && errno != EINTR)
 			return NULL;
@@ -230,8 +230,9 @@ void bus_zap_stop(struct bus_zap *zap)
 		pthread_join(zap->thread, NULL);
 	}
 	if (zap->socket)
-		zmq_unbind(zap->socket, ZAP_ENDPOINT); /* at once, so that the next one can bind; closing is done later */
-	void *const sockets[] = {zap->socket, zap->stop_theirs, zap->stop_ours};
+		zmq_unbind(zap->socket,
+		           ZAP_ENDPOINT); /* at once, so that the next one can bind; closing is done later */
+	void *const sockets[] = { zap->socket, zap->stop_theirs, zap->stop_ours };
 	for (int i = 0; i < 3; i++)
 		if (sockets[i])
 			zmq_close(sockets[i]);

@@ -29,7 +29,7 @@ static int64_t real_wall_ms(const struct clock *self)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
-const struct clock clock_real = {.now_ns = real_now_ns, .wall_ms = real_wall_ms};
+const struct clock clock_real = { .now_ns = real_now_ns, .wall_ms = real_wall_ms };
 
 void random_bytes(void *buffer, size_t bytes)
 {

@@ -40,7 +40,7 @@ static struct parse {
 		const cfg_opt_t *opt;
 		int line;
 	} seen[SEEN_MAX];
-} *current;
+} * current;
 
 /* ---- values ---- */
 
@@ -51,7 +51,7 @@ static void format_exact(enum conf_type type, uint64_t number, char text[32])
 	static const struct {
 		const char *name;
 		uint64_t ms;
-	} times[] = {{"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}};
+	} times[] = { { "h", 3600000 }, { "m", 60000 }, { "s", 1000 }, { "ms", 1 } };
 	size_t unit = 0;
 	switch (type) {
 	case CONF_SIZE:
@@ -148,7 +148,7 @@ static int check_text(const char *text, size_t least, size_t bytes, struct value
 
 static int check_bool(const char *text, struct value *ret, struct err *err)
 {
-	static const char *const words[] = {"false", "true", "no", "yes", "off", "on"};
+	static const char *const words[] = { "false", "true", "no", "yes", "off", "on" };
 	for (unsigned i = 0; i < 6; i++) {
 		if (strcmp(words[i], text) == 0) {
 			ret->number = i & 1;
@@ -207,7 +207,7 @@ static int store_element(const struct conf_key *key, const char *text, unsigned 
 
 static int store(const struct conf_key *key, const char *text, unsigned char *base, struct err *err)
 {
-	struct value value = {0};
+	struct value value = { 0 };
 	if (check_value(key, text, &value, err) < 0)
 		return err_wrap(err, "'%s'", key->name);
 	const uint32_t narrow = (uint32_t)value.number;
@@ -280,7 +280,8 @@ static void list_keys(const cfg_t *cfg, char *text, size_t bytes)
 	size_t length = 0;
 	for (const cfg_opt_t *opt = cfg->opts; opt->name && length < bytes; opt++)
 		if (strcmp(opt->name, END_KEY) != 0)
-			length += (size_t)snprintf(text + length, bytes - length, "%s%s", length ? ", " : "", opt->name);
+			length +=
+				(size_t)snprintf(text + length, bytes - length, "%s%s", length ? ", " : "", opt->name);
 }
 
 static void on_error(cfg_t *cfg, const char *format, va_list args)
@@ -292,7 +293,8 @@ static void on_error(cfg_t *cfg, const char *format, va_list args)
 		return;
 	}
 	if (strstr(text, "'" END_KEY "'")) {
-		snprintf(more, sizeof(more), "section %.80s %.80s is not closed (a '}' is missing)", cfg->name, cfg->title);
+		snprintf(more, sizeof(more), "section %.80s %.80s is not closed (a '}' is missing)", cfg->name,
+		         cfg->title);
 		fail_at(cfg->line - 1, more);
 		return;
 	}
@@ -307,7 +309,8 @@ static int see(const cfg_t *cfg, const cfg_opt_t *opt)
 	char text[LIMIT_TEXT];
 	for (size_t i = 0; i < current->seen_count; i++) {
 		if (current->seen[i].opt == opt) {
-			snprintf(text, sizeof(text), "'%.64s' is set already, in line %d", opt->name, current->seen[i].line);
+			snprintf(text, sizeof(text), "'%.64s' is set already, in line %d", opt->name,
+			         current->seen[i].line);
 			return fail_at(cfg->line, text);
 		}
 	}
@@ -322,7 +325,7 @@ static int see(const cfg_t *cfg, const cfg_opt_t *opt)
 static int on_value(cfg_t *cfg, cfg_opt_t *opt)
 {
 	const struct conf_key *key = find_key(cfg, opt->name);
-	struct err err = {.code = ERR_NONE};
+	struct err err = { .code = ERR_NONE };
 	struct value value;
 	unsigned count = cfg_opt_size(opt);
 	if (!key || count == 0)
@@ -410,8 +413,8 @@ static int fill_sections(cfg_t *cfg, const struct conf_section *section, unsigne
 		const char *title = cfg_title(inner);
 		unsigned char *element = base + section->offset + i * section->element_bytes;
 		if (i >= section->max_count)
-			return err_set(err, ERR_CONFIG, "section %s %s: too many (allowed: at most %u)", section->name, title,
-			               section->max_count);
+			return err_set(err, ERR_CONFIG, "section %s %s: too many (allowed: at most %u)", section->name,
+			               title, section->max_count);
 		if (check_title(title, section->title_bytes, err) < 0 ||
 		    fill_keys(inner, section->keys, section->key_count, element, err) < 0)
 			return err_wrap(err, "section %s %.80s (ends in line %d)", section->name, title, inner->line);
@@ -515,9 +518,9 @@ int conf_load(const char *path, bool missing_ok, const struct conf_table *table,
 static void print_key(const struct conf_key *key, const char *indent, FILE *out)
 {
 	static const char *const types[] = {
-		[CONF_TEXT] = "text",          [CONF_SIZE] = "size",     [CONF_RATE] = "rate",
-		[CONF_DURATION] = "duration",  [CONF_NUMBER] = "number", [CONF_BOOL] = "true or false",
-		[CONF_CHOICE] = "one of",      [CONF_LIST] = "list",
+		[CONF_TEXT] = "text",         [CONF_SIZE] = "size",     [CONF_RATE] = "rate",
+		[CONF_DURATION] = "duration", [CONF_NUMBER] = "number", [CONF_BOOL] = "true or false",
+		[CONF_CHOICE] = "one of",     [CONF_LIST] = "list",
 	};
 	char range[RANGE_TEXT], choices[256];
 	fprintf(out, "%s%s: %s", indent, key->name, types[key->type]);

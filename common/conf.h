@@ -2,8 +2,8 @@
 /*
  * Configuration files by table: a daemon lists its keys, conf_load() fills its struct.
  *
- *	struct agent_conf { char host[LIMIT_NAME]; uint64_t orphan_grace_ms; unsigned sr_count; struct sr_conf srs[8]; };
- *	static const struct conf_key keys[] = {
+ *	struct agent_conf { char host[LIMIT_NAME]; uint64_t orphan_grace_ms; unsigned sr_count; struct sr_conf srs[8];
+ *}; static const struct conf_key keys[] = {
  *		{.name = "host", .type = CONF_TEXT, CONF_FIELD(struct agent_conf, host), .help = "name of this host"},
  *		{.name = "orphan_grace", .type = CONF_DURATION, CONF_FIELD(struct agent_conf, orphan_grace_ms),
  *		 .fallback = "15m", .min = 1000, .max = 86400000, .help = "..."},
@@ -46,13 +46,13 @@ struct conf_choice {
 struct conf_key {
 	const char *name;
 	enum conf_type type;
-	size_t offset, bytes;      /* of the field: CONF_FIELD() */
-	const char *fallback;      /* default, as it would be in the file; NULL: the file must set it. Lists: "a, b" or "" */
-	uint64_t min, max;         /* numbers, in the field's unit; max 0: no limit but the field's */
+	size_t offset, bytes; /* of the field: CONF_FIELD() */
+	const char *fallback; /* default, as it would be in the file; NULL: the file must set it. Lists: "a, b" or "" */
+	uint64_t min, max;    /* numbers, in the field's unit; max 0: no limit but the field's */
 	const struct conf_choice *choices;
-	size_t element_bytes;      /* lists: of one text; with CONF_COUNT() */
+	size_t element_bytes; /* lists: of one text; with CONF_COUNT() */
 	size_t count_offset;
-	const char *help;          /* one line for people */
+	const char *help; /* one line for people */
 };
 
 /* Initialisers: where a field is and how big; a list's element size and the place of its counter. */
@@ -65,11 +65,11 @@ struct conf_section {
 	const char *name;
 	const struct conf_key *keys; /* offsets within one element */
 	size_t key_count;
-	size_t offset;               /* of the array in the daemon's struct */
+	size_t offset; /* of the array in the daemon's struct */
 	size_t element_bytes;
 	unsigned max_count;
-	size_t count_offset;         /* of an unsigned in the daemon's struct: how many there are */
-	size_t title_offset;         /* of a char[title_bytes] in the element; letters, digits and . _ - */
+	size_t count_offset; /* of an unsigned in the daemon's struct: how many there are */
+	size_t title_offset; /* of a char[title_bytes] in the element; letters, digits and . _ - */
 	size_t title_bytes;
 	const char *help;
 };
@@ -81,8 +81,9 @@ struct conf_table {
 	const struct conf_section *section; /* NULL: none */
 };
 
-/* Fills *config, a zeroed struct of the daemon, from the defaults and the file. `missing_ok`: a file that does not exist
- * counts as empty. Reads the disk. Not for several threads at once. On failure (ERR_CONFIG; ERR_IO) *config is undefined. */
+/* Fills *config, a zeroed struct of the daemon, from the defaults and the file. `missing_ok`: a file that does not
+ * exist counts as empty. Reads the disk. Not for several threads at once. On failure (ERR_CONFIG; ERR_IO) *config is
+ * undefined. */
 int conf_load(const char *path, bool missing_ok, const struct conf_table *table, void *config, struct err *err);
 
 /* The same from text in memory; `name` stands for the file name in errors. */

@@ -14,9 +14,9 @@
 #include "common/clock.h"
 
 enum {
-	BUSY_TIMEOUT_MS = 5000,      /* how long a writer waits for another process's transaction */
-	CHECKPOINT_PAGES = 4000,     /* 16 MiB of log: fewer checkpoints, shorter stalls */
-	LOG_KEEP_BYTES = 32 << 20,   /* the log file is cut back to this after a burst */
+	BUSY_TIMEOUT_MS = 5000,    /* how long a writer waits for another process's transaction */
+	CHECKPOINT_PAGES = 4000,   /* 16 MiB of log: fewer checkpoints, shorter stalls */
+	LOG_KEEP_BYTES = 32 << 20, /* the log file is cut back to this after a burst */
 };
 
 static enum err_code code_of(int rc)
@@ -46,8 +46,9 @@ static enum err_code code_of(int rc)
 
 static int damaged(const char *path, const char *what, struct err *err)
 {
-	return err_set(err, ERR_CORRUPT, "%s: damaged (%s); stop everything that uses it, move it away and put back a backup",
-	               path, what);
+	return err_set(err, ERR_CORRUPT,
+	               "%s: damaged (%s); stop everything that uses it, move it away and put back a backup", path,
+	               what);
 }
 
 /* Fills err from what the handle says about `rc`. */
@@ -109,7 +110,8 @@ static int set_wal(struct db *db, struct err *err)
 		bool wal = rc == SQLITE_ROW && sqlite3_stricmp((const char *)sqlite3_column_text(stmt, 0), "wal") == 0;
 		if (rc == SQLITE_ROW && !wal) {
 			sqlite3_finalize(stmt);
-			return err_set(err, ERR_IO, "%s: cannot use write-ahead logging here (a network file system?)", db->path);
+			return err_set(err, ERR_IO, "%s: cannot use write-ahead logging here (a network file system?)",
+			               db->path);
 		}
 		int result = wal ? 0 : fail(db, rc, "open", err);
 		sqlite3_finalize(stmt);
@@ -234,8 +236,8 @@ int db_open(struct db **ret_db, const char *path, const struct db_migration *mig
 		free(db);
 		return err_set(err, ERR_CONFIG, "open %.100s: path too long", path);
 	}
-	if ((exclusive && take_lock(path, &db->lock_fd, err) < 0) || open_handle(db, err) < 0 || set_pragmas(db, err) < 0 ||
-	    check_health(db, err) < 0 || migrate(db, migrations, count, err) < 0) {
+	if ((exclusive && take_lock(path, &db->lock_fd, err) < 0) || open_handle(db, err) < 0 ||
+	    set_pragmas(db, err) < 0 || check_health(db, err) < 0 || migrate(db, migrations, count, err) < 0) {
 		db_close(db);
 		return -1;
 	}

@@ -62,7 +62,7 @@ static size_t utf8_bytes(const unsigned char *p)
 	static const struct {
 		unsigned char mask, lead;
 		unsigned least;
-	} forms[] = {{0x80, 0x00, 0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
+	} forms[] = { { 0x80, 0x00, 0 }, { 0xe0, 0xc0, 0x80 }, { 0xf0, 0xe0, 0x800 }, { 0xf8, 0xf0, 0x10000 } };
 	for (unsigned extra = 0; extra < 4; extra++) {
 		if ((p[0] & forms[extra].mask) != forms[extra].lead)
 			continue;

@@ -29,7 +29,8 @@ struct cert {
 static bool good_name(const char *name)
 {
 	size_t length = strlen(name);
-	return length > 0 && length < LIMIT_NAME && name[0] != '.' && name[0] != '-' && strspn(name, NAME_CHARS) == length;
+	return length > 0 && length < LIMIT_NAME && name[0] != '.' && name[0] != '-' &&
+	       strspn(name, NAME_CHARS) == length;
 }
 
 static bool good_z85(const char *text)
@@ -99,12 +100,13 @@ static int read_text(const char *path, char ret_text[FILE_MAX_BYTES + 1], struct
 
 static int read_cert(const char *path, struct cert *ret_cert, struct err *err)
 {
-	struct cert cert = {.secret = ""};
+	struct cert cert = { .secret = "" };
 	char text[FILE_MAX_BYTES + 1];
 	int result = read_text(path, text, err);
 	zconfig_t *root = result == 0 ? zconfig_str_load(text) : NULL;
 	if (result == 0)
-		result = root ? parse_cert(root, path, &cert, err) : err_set(err, ERR_CONFIG, "%s: is not a key file", path);
+		result = root ? parse_cert(root, path, &cert, err)
+		              : err_set(err, ERR_CONFIG, "%s: is not a key file", path);
 	zconfig_destroy(&root);
 	if (result == 0)
 		*ret_cert = cert;
@@ -127,7 +129,8 @@ static int check_identity(const struct key_info *info, struct err *err)
 	return 0;
 }
 
-int keys_load_secret(const char *file, char ret_public[KEYS_Z85_BYTES], char ret_secret[KEYS_Z85_BYTES], struct err *err)
+int keys_load_secret(const char *file, char ret_public[KEYS_Z85_BYTES], char ret_secret[KEYS_Z85_BYTES],
+                     struct err *err)
 {
 	struct cert cert;
 	struct stat st;
@@ -135,7 +138,8 @@ int keys_load_secret(const char *file, char ret_public[KEYS_Z85_BYTES], char ret
 		return -1;
 	int result = 0;
 	if (!cert.secret[0])
-		result = err_set(err, ERR_CONFIG, "%s: has no secret key (the file with it ends in .cert_secret)", file);
+		result =
+			err_set(err, ERR_CONFIG, "%s: has no secret key (the file with it ends in .cert_secret)", file);
 	else if (stat(file, &st) < 0 || (st.st_mode & 077) != 0)
 		result = err_set(err, ERR_CONFIG, "%s: others may read it; make it mode 0600", file);
 	if (result == 0) {
@@ -215,8 +219,8 @@ int keys_generate(const struct paths *paths, const char *name, enum role role, c
 {
 	char public_path[KEY_PATH], secret_path[KEY_PATH];
 	if (!good_name(name))
-		return err_set(err, ERR_USAGE, "'%s' is not a key name (allowed: at most %d letters, digits and . _ -)", name,
-		               LIMIT_NAME - 1);
+		return err_set(err, ERR_USAGE, "'%s' is not a key name (allowed: at most %d letters, digits and . _ -)",
+		               name, LIMIT_NAME - 1);
 	if (role <= ROLE_NONE || role >= ROLES)
 		return err_set(err, ERR_USAGE, "key %s: no such role", name);
 	if (role == ROLE_AGENT && (!host || !good_name(host)))
@@ -258,12 +262,15 @@ static int check_others(const struct paths *paths, const struct key_info *info, 
 		if (same_name && same_key && other->role == info->role && strcmp(other->host, info->host) == 0)
 			result = 1;
 		else if (same_name)
-			result = err_set(err, ERR_CONFLICT, "key %s is authorised already, with another key, role or host; revoke it first",
-			                 info->name);
+			result =
+				err_set(err, ERR_CONFLICT,
+			                "key %s is authorised already, with another key, role or host; revoke it first",
+			                info->name);
 		else if (same_key)
 			result = err_set(err, ERR_CONFLICT, "this key is authorised already, as %s", other->name);
 		else if (same_host)
-			result = err_set(err, ERR_CONFLICT, "host %s has a key already: %s; revoke it first", info->host, other->name);
+			result = err_set(err, ERR_CONFLICT, "host %s has a key already: %s; revoke it first",
+			                 info->host, other->name);
 	}
 	free(keys);
 	return result;
@@ -276,7 +283,8 @@ int keys_authorize(const struct paths *paths, const char *file, struct err *err)
 	if (keys_load_public(file, &info, err) < 0)
 		return -1;
 	if (info.has_secret)
-		return err_set(err, ERR_USAGE, "%s: holds a secret key; give the public part (.cert) away, never this", file);
+		return err_set(err, ERR_USAGE, "%s: holds a secret key; give the public part (.cert) away, never this",
+		               file);
 	if (check_identity(&info, err) < 0)
 		return -1;
 	int others = check_others(paths, &info, err);
@@ -284,7 +292,7 @@ int keys_authorize(const struct paths *paths, const char *file, struct err *err)
 		return others < 0 ? -1 : 0;
 	if (make_folder(paths, "authorized", 0755, err) < 0)
 		return -1;
-	byte public_key[32], no_secret[32] = {0};
+	byte public_key[32], no_secret[32] = { 0 };
 	zcert_t *cert = zmq_z85_decode(public_key, info.public_text) ? zcert_new_from(public_key, no_secret) : NULL;
 	if (!cert)
 		return err_set(err, ERR_CONFIG, "%s: has no public key", file);
@@ -354,7 +362,8 @@ static int add_file(struct key_set *set, const char *folder, const char *file, b
 	if (rc == 0 && authorized)
 		rc = check_identity(&info, &inner);
 	if (rc == 0 && strcmp(info.name, name) != 0)
-		rc = err_set(&inner, ERR_CONFIG, "%s: is for key '%s'; the file name must be the same", path, info.name);
+		rc = err_set(&inner, ERR_CONFIG, "%s: is for key '%s'; the file name must be the same", path,
+		             info.name);
 	if (rc < 0) {
 		log_warning("key file ignored: %s", inner.text);
 		return 0;
@@ -375,7 +384,8 @@ static int by_file_name(const struct dirent **a, const struct dirent **b)
 	return strcmp((*a)->d_name, (*b)->d_name); /* not alphasort: that depends on the locale */
 }
 
-static int add_folder(struct key_set *set, const struct paths *paths, const char *name, bool authorized, struct err *err)
+static int add_folder(struct key_set *set, const struct paths *paths, const char *name, bool authorized,
+                      struct err *err)
 {
 	char folder[KEY_PATH];
 	struct dirent **entries = NULL;
@@ -401,8 +411,9 @@ static int by_name(const void *a, const void *b)
 
 static int list(const struct paths *paths, bool own, struct key_info **ret_keys, size_t *ret_count, struct err *err)
 {
-	struct key_set set = {0};
-	if ((own && add_folder(&set, paths, "keys", false, err) < 0) || add_folder(&set, paths, "authorized", true, err) < 0) {
+	struct key_set set = { 0 };
+	if ((own && add_folder(&set, paths, "keys", false, err) < 0) ||
+	    add_folder(&set, paths, "authorized", true, err) < 0) {
 		free(set.keys);
 		return -1;
 	}

@@ -21,10 +21,10 @@
 struct key_info {
 	char name[LIMIT_NAME];
 	enum role role;
-	char host[LIMIT_NAME];  /* agents only, else "" */
-	char public_text[48];   /* Z85 */
+	char host[LIMIT_NAME]; /* agents only, else "" */
+	char public_text[48];  /* Z85 */
 	char path[PATHS_MAX];
-	bool has_secret;        /* a key of our own */
+	bool has_secret; /* a key of our own */
 	bool authorized;
 };
 
@@ -46,7 +46,8 @@ int keys_list_authorized(const struct paths *paths, struct key_info **ret_keys, 
 enum { KEYS_Z85_BYTES = 41 }; /* a key as text, with the NUL */
 
 /* The key pair in a ….cert_secret; refuses (ERR_CONFIG) a file that others may read. Wipe the secret after use. */
-int keys_load_secret(const char *file, char ret_public[KEYS_Z85_BYTES], char ret_secret[KEYS_Z85_BYTES], struct err *err);
+int keys_load_secret(const char *file, char ret_public[KEYS_Z85_BYTES], char ret_secret[KEYS_Z85_BYTES],
+                     struct err *err);
 /* What a public certificate says. name and host may be "" and role ROLE_NONE. */
 int keys_load_public(const char *file, struct key_info *ret_info, struct err *err);
 

@@ -18,8 +18,8 @@ static const struct {
 	const char *name;
 	enum log_level level;
 } levels[] = {
-	{"error", LOG_LEVEL_ERROR},   {"warning", LOG_LEVEL_WARNING}, {"notice", LOG_LEVEL_NOTICE},
-	{"info", LOG_LEVEL_INFO},     {"debug", LOG_LEVEL_DEBUG},
+	{ "error", LOG_LEVEL_ERROR }, { "warning", LOG_LEVEL_WARNING }, { "notice", LOG_LEVEL_NOTICE },
+	{ "info", LOG_LEVEL_INFO },   { "debug", LOG_LEVEL_DEBUG },
 };
 
 /* The log level, and how a line is written. Set once, before there are threads. */
@@ -27,7 +27,7 @@ static struct {
 	enum log_level level;
 	bool journal;
 	char program[32];
-} state = {.level = LOG_LEVEL_INFO, .program = "drover"};
+} state = { .level = LOG_LEVEL_INFO, .program = "drover" };
 
 static bool stderr_is_journal(void)
 {

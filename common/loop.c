@@ -31,7 +31,7 @@ struct timer {
 struct watch {
 	struct watch *next;
 	struct loop *loop;
-	int fd;       /* -1: a ZeroMQ socket */
+	int fd; /* -1: a ZeroMQ socket */
 	void *socket;
 	loop_fd_fn fd_fn;
 	loop_fn socket_fn;
@@ -72,7 +72,7 @@ static int on_ready(zloop_t *zloop, zmq_pollitem_t *item, void *arg)
 
 static zmq_pollitem_t item_of(const struct watch *watch)
 {
-	return (zmq_pollitem_t){.socket = watch->socket, .fd = watch->fd, .events = ZMQ_POLLIN | ZMQ_POLLERR};
+	return (zmq_pollitem_t) { .socket = watch->socket, .fd = watch->fd, .events = ZMQ_POLLIN | ZMQ_POLLERR };
 }
 
 static struct watch **find_watch(struct loop *loop, int fd, const void *socket)
@@ -119,7 +119,7 @@ int loop_fd(struct loop *loop, int fd, loop_fd_fn fn, void *ctx, struct err *err
 {
 	if (fd < 0)
 		return err_set(err, ERR_INTERNAL, "loop: no descriptor to watch");
-	return add_watch(loop, &(struct watch){.fd = fd, .fd_fn = fn, .ctx = ctx}, err);
+	return add_watch(loop, &(struct watch) { .fd = fd, .fd_fn = fn, .ctx = ctx }, err);
 }
 
 void loop_fd_end(struct loop *loop, int fd)
@@ -130,7 +130,7 @@ void loop_fd_end(struct loop *loop, int fd)
 
 int loop_zmq_socket(struct loop *loop, void *socket, loop_fn fn, void *ctx, struct err *err)
 {
-	return add_watch(loop, &(struct watch){.fd = -1, .socket = socket, .socket_fn = fn, .ctx = ctx}, err);
+	return add_watch(loop, &(struct watch) { .fd = -1, .socket = socket, .socket_fn = fn, .ctx = ctx }, err);
 }
 
 void loop_zmq_socket_end(struct loop *loop, void *socket)
@@ -177,7 +177,7 @@ static struct timer *next_timer(struct loop *loop)
 /* Sets the timerfd to the next timer. */
 static void arm(struct loop *loop)
 {
-	struct itimerspec spec = {0};
+	struct itimerspec spec = { 0 };
 	const struct timer *next = next_timer(loop);
 	if (next) {
 		spec.it_value.tv_sec = (time_t)(next->due_ns / 1000000000);
@@ -224,7 +224,9 @@ int loop_timer(struct loop *loop, unsigned delay_ms, bool repeat, loop_fn fn, vo
 		loop->last_timer = loop->last_timer < INT_MAX ? loop->last_timer + 1 : 1;
 	while (find_timer(loop, loop->last_timer));
 	struct timer *timer = &loop->timers[loop->timer_count++];
-	*timer = (struct timer){.id = loop->last_timer, .delay_ns = (int64_t)delay_ms * 1000000, .repeat = repeat, .fn = fn, .ctx = ctx};
+	*timer = (struct timer) {
+		.id = loop->last_timer, .delay_ns = (int64_t)delay_ms * 1000000, .repeat = repeat, .fn = fn, .ctx = ctx
+	};
 	timer->due_ns = clock_real.now_ns(&clock_real) + timer->delay_ns;
 	int id = timer->id;
 	arm(loop);

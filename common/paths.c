@@ -40,7 +40,7 @@ static int make_absolute(const char *home, char *ret_path, struct err *err)
 
 int paths_init(struct paths *ret_paths, const char *home, struct err *err)
 {
-	struct paths paths = {.etc = "/etc/drover", .lib = "/var/lib/drover", .run = "/run/drover"};
+	struct paths paths = { .etc = "/etc/drover", .lib = "/var/lib/drover", .run = "/run/drover" };
 	if (!home)
 		home = getenv("DROVER_HOME");
 	if (home && home[0]) {
@@ -48,9 +48,10 @@ int paths_init(struct paths *ret_paths, const char *home, struct err *err)
 			return -1;
 		const int most = SOCKET_PATH_MAX - SOCKET_NAME_MAX - (int)strlen("/run");
 		if ((int)strlen(paths.home) > most)
-			return err_set(err, ERR_CONFIG,
-			               "home %s: too long for the unix sockets under it: %zu bytes, at most %d are allowed",
-			               paths.home, strlen(paths.home), most);
+			return err_set(
+				err, ERR_CONFIG,
+				"home %s: too long for the unix sockets under it: %zu bytes, at most %d are allowed",
+				paths.home, strlen(paths.home), most);
 		/* the length is checked; the precision tells the compiler */
 		snprintf(paths.etc, sizeof(paths.etc), "%.100s/etc", paths.home);
 		snprintf(paths.lib, sizeof(paths.lib), "%.100s/lib", paths.home);

@@ -100,7 +100,7 @@ _Noreturn static void child_run(const struct launch *launch)
 {
 	sigset_t none;
 	sigemptyset(&none);
-	struct sigaction action = {.sa_handler = SIG_DFL};
+	struct sigaction action = { .sa_handler = SIG_DFL };
 	for (int signo = 1; signo < NSIG; signo++)
 		sigaction(signo, &action, NULL);
 	sigprocmask(SIG_SETMASK, &none, NULL);
@@ -175,7 +175,7 @@ static int open_null(struct err *err)
 int proc_start(struct proc_id *ret_id, const char *const argv[], const char *const env[], const char *log_path,
                int keep_fd, unsigned flags, struct err *err)
 {
-	struct launch launch = {.argv = argv, .fds = {-1, -1, -1}, .keep_fd = keep_fd, .flags = flags};
+	struct launch launch = { .argv = argv, .fds = { -1, -1, -1 }, .keep_fd = keep_fd, .flags = flags };
 	int log_fd = -1, result = -1;
 	pid_t pid = -1;
 	if (find_program(argv[0], launch.path, err) < 0)
@@ -198,7 +198,7 @@ int proc_start(struct proc_id *ret_id, const char *const argv[], const char *con
 		goto out;
 	/* it is our child: even if it has ended already, it is there until it is reaped */
 	if (proc_identify(pid, ret_id) < 0)
-		*ret_id = (struct proc_id){.pid = pid};
+		*ret_id = (struct proc_id) { .pid = pid };
 	result = 0;
 out:
 	free(launch.env);
@@ -255,13 +255,14 @@ static void collect_read(struct collect *c)
 	}
 }
 
-/* Until the process has ended (1) or the deadline has passed (0). A grandchild that holds the pipes is not waited for. */
+/* Until the process has ended (1) or the deadline has passed (0). A grandchild that holds the pipes is not waited for.
+ */
 static int collect_until_end(int pidfd, struct collect *out, struct collect *errors, int64_t deadline_ms)
 {
 	for (;;) {
-		struct pollfd fds[3] = {{.fd = pidfd, .events = POLLIN},
-		                        {.fd = out->fd, .events = POLLIN},
-		                        {.fd = errors->fd, .events = POLLIN}};
+		struct pollfd fds[3] = { { .fd = pidfd, .events = POLLIN },
+			                 { .fd = out->fd, .events = POLLIN },
+			                 { .fd = errors->fd, .events = POLLIN } };
 		int64_t left = deadline_ms - now_ms();
 		if (left < 0)
 			left = 0;
@@ -346,10 +347,10 @@ static void close_all(const int fds[], size_t count)
 int proc_run(const char *const argv[], const char *const env[], char *ret_output, size_t *bytes, unsigned timeout_ms,
              struct err *err)
 {
-	struct launch launch = {.argv = argv, .fds = {-1, -1, -1}, .keep_fd = -1, .flags = PROC_DIE_WITH_US};
+	struct launch launch = { .argv = argv, .fds = { -1, -1, -1 }, .keep_fd = -1, .flags = PROC_DIE_WITH_US };
 	char words[256] = "";
-	struct collect out = {.fd = -1, .text = ret_output, .size = ret_output ? *bytes : 0};
-	struct collect errors = {.fd = -1, .text = words, .size = sizeof(words), .tail = true};
+	struct collect out = { .fd = -1, .text = ret_output, .size = ret_output ? *bytes : 0 };
+	struct collect errors = { .fd = -1, .text = words, .size = sizeof(words), .tail = true };
 	pid_t pid = -1;
 	int result = -1;
 	if (out.size > 0)
@@ -367,7 +368,7 @@ int proc_run(const char *const argv[], const char *const env[], char *ret_output
 	free(launch.env);
 	if (result == 0)
 		result = run_wait(argv[0], pid, &out, &errors, timeout_ms, err);
-	const int mine[] = {out.fd, errors.fd};
+	const int mine[] = { out.fd, errors.fd };
 	close_all(mine, 2);
 	if (ret_output)
 		*bytes = out.length;
@@ -414,7 +415,7 @@ int proc_identify(pid_t pid, struct proc_id *ret_id)
 	uint64_t ticks;
 	if (pid <= 0 || read_stat(pid, &state, &ticks) < 0)
 		return -1;
-	*ret_id = (struct proc_id){.pid = pid, .start_ticks = ticks};
+	*ret_id = (struct proc_id) { .pid = pid, .start_ticks = ticks };
 	return 0;
 }
 
@@ -453,7 +454,7 @@ int proc_kill(const struct proc_id *id, unsigned timeout_ms, struct err *err)
 	}
 	bool gone = !alive;
 	while (!gone) {
-		struct pollfd fd = {.fd = pidfd, .events = POLLIN};
+		struct pollfd fd = { .fd = pidfd, .events = POLLIN };
 		int64_t left = deadline - now_ms();
 		int n = poll(&fd, 1, left < 0 ? 0 : (int)left);
 		gone = n > 0;

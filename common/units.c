@@ -16,7 +16,8 @@ static int parse(const char *text, const struct unit *units, size_t count, uint6
 	uint64_t value = 0;
 	const char *p = text;
 	for (; *p >= '0' && *p <= '9'; p++)
-		if (__builtin_mul_overflow(value, 10, &value) || __builtin_add_overflow(value, (uint64_t)(*p - '0'), &value))
+		if (__builtin_mul_overflow(value, 10, &value) ||
+		    __builtin_add_overflow(value, (uint64_t)(*p - '0'), &value))
 			return -1;
 	if (p == text)
 		return -1;
@@ -33,7 +34,7 @@ static int parse(const char *text, const struct unit *units, size_t count, uint6
 
 int units_parse_number(const char *text, uint64_t *ret_number, struct err *err)
 {
-	static const struct unit units[] = {{"", 1}};
+	static const struct unit units[] = { { "", 1 } };
 	if (parse(text, units, 1, ret_number) < 0)
 		return err_set(err, ERR_USAGE, "'%s' is not a number (allowed: digits only)", text);
 	return 0;
@@ -41,9 +42,12 @@ int units_parse_number(const char *text, uint64_t *ret_number, struct err *err)
 
 int units_parse_size(const char *text, uint64_t *ret_bytes, struct err *err)
 {
-	static const struct unit units[] = {{"", 1}, {"K", 1ULL << 10}, {"M", 1ULL << 20}, {"G", 1ULL << 30}, {"T", 1ULL << 40}};
+	static const struct unit units[] = {
+		{ "", 1 }, { "K", 1ULL << 10 }, { "M", 1ULL << 20 }, { "G", 1ULL << 30 }, { "T", 1ULL << 40 }
+	};
 	if (parse(text, units, sizeof(units) / sizeof(units[0]), ret_bytes) < 0)
-		return err_set(err, ERR_USAGE, "'%s' is not a size (allowed: a number of bytes, or with K, M, G or T, like 256M)",
+		return err_set(err, ERR_USAGE,
+		               "'%s' is not a size (allowed: a number of bytes, or with K, M, G or T, like 256M)",
 		               text);
 	return 0;
 }
@@ -51,33 +55,35 @@ int units_parse_size(const char *text, uint64_t *ret_bytes, struct err *err)
 int units_parse_rate(const char *text, uint64_t *ret_bps, struct err *err)
 {
 	static const struct unit units[] = {
-		{"/s", 1}, {"K/s", 1ULL << 10}, {"M/s", 1ULL << 20}, {"G/s", 1ULL << 30}, {"T/s", 1ULL << 40}};
+		{ "/s", 1 }, { "K/s", 1ULL << 10 }, { "M/s", 1ULL << 20 }, { "G/s", 1ULL << 30 }, { "T/s", 1ULL << 40 }
+	};
 	if (strcmp(text, "0") == 0) {
 		*ret_bps = 0;
 		return 0;
 	}
 	if (parse(text, units, sizeof(units) / sizeof(units[0]), ret_bps) < 0)
-		return err_set(err, ERR_USAGE, "'%s' is not a rate (allowed: bytes a second with K/s, M/s or G/s, like 50M/s)",
-		               text);
+		return err_set(err, ERR_USAGE,
+		               "'%s' is not a rate (allowed: bytes a second with K/s, M/s or G/s, like 50M/s)", text);
 	return 0;
 }
 
 int units_parse_duration(const char *text, uint64_t *ret_ms, struct err *err)
 {
-	static const struct unit units[] = {{"ms", 1}, {"s", 1000}, {"m", 60 * 1000}, {"h", 60 * 60 * 1000}};
+	static const struct unit units[] = { { "ms", 1 }, { "s", 1000 }, { "m", 60 * 1000 }, { "h", 60 * 60 * 1000 } };
 	if (strcmp(text, "0") == 0) {
 		*ret_ms = 0;
 		return 0;
 	}
 	if (parse(text, units, sizeof(units) / sizeof(units[0]), ret_ms) < 0)
-		return err_set(err, ERR_USAGE, "'%s' is not a duration (allowed: a number with ms, s, m or h, like 300ms or 15m)",
+		return err_set(err, ERR_USAGE,
+		               "'%s' is not a duration (allowed: a number with ms, s, m or h, like 300ms or 15m)",
 		               text);
 	return 0;
 }
 
 static void format_bytes(uint64_t bytes, const char *tail, char ret_text[UNITS_TEXT])
 {
-	static const char *const names[] = {"KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
+	static const char *const names[] = { "KiB", "MiB", "GiB", "TiB", "PiB", "EiB" };
 	if (bytes < 1024) {
 		snprintf(ret_text, UNITS_TEXT, "%" PRIu64 " B%s", bytes, tail);
 		return;

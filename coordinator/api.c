@@ -15,12 +15,12 @@ static const struct verb_entry {
 	api_verb_fn fn;
 	bool changes; /* needs at least a submitter */
 } verbs[VERBS] = {
-	[VERB_STATUS] = {api_status, false},       [VERB_MIGRATE] = {api_migrate, true},
-	[VERB_LIST] = {api_list, false},           [VERB_SHOW] = {api_show, false},
-	[VERB_EXPLAIN] = {api_explain, false},     [VERB_EVENTS] = {api_events, false},
-	[VERB_CANCEL] = {api_cancel, true},        [VERB_HOST_LIST] = {api_host_list, false},
-	[VERB_HOST_SHOW] = {api_host_show, false}, [VERB_VM_LIST] = {api_vm_list, false},
-	[VERB_VM_SHOW] = {api_vm_show, false},     [VERB_LEFTOVERS] = {api_leftovers, false},
+	[VERB_STATUS] = { api_status, false },       [VERB_MIGRATE] = { api_migrate, true },
+	[VERB_LIST] = { api_list, false },           [VERB_SHOW] = { api_show, false },
+	[VERB_EXPLAIN] = { api_explain, false },     [VERB_EVENTS] = { api_events, false },
+	[VERB_CANCEL] = { api_cancel, true },        [VERB_HOST_LIST] = { api_host_list, false },
+	[VERB_HOST_SHOW] = { api_host_show, false }, [VERB_VM_LIST] = { api_vm_list, false },
+	[VERB_VM_SHOW] = { api_vm_show, false },     [VERB_LEFTOVERS] = { api_leftovers, false },
 };
 
 /* ---- pieces ---- */
@@ -100,7 +100,8 @@ int api_find(struct coordinator *c, const char *id, struct store_migration *ret_
 	if (count < 0)
 		return -1;
 	if (count == 2)
-		return err_set(err, ERR_AMBIGUOUS, "%.100s: the prefix fits the keys of migrations %llu, %llu and maybe more", id,
+		return err_set(err, ERR_AMBIGUOUS,
+		               "%.100s: the prefix fits the keys of migrations %llu, %llu and maybe more", id,
 		               (unsigned long long)ids[0], (unsigned long long)ids[1]);
 	if (count == 1 && store_migration_get(c->store, ids[0], ret_rec, err) == 1)
 		return 0;
@@ -157,7 +158,8 @@ static void fill_reply(struct msg_reply *reply, json_t *doc, const struct err *e
 	if (err->code != ERR_NONE) {
 		if (!doc)
 			doc = json_object();
-		json_object_set_new(doc, "error", json_pack("{s:s,s:s}", "code", err_name(err->code), "message", err->text));
+		json_object_set_new(doc, "error",
+		                    json_pack("{s:s,s:s}", "code", err_name(err->code), "message", err->text));
 	}
 	reply->json = doc ? json_dumps(doc, JSON_COMPACT) : NULL;
 	json_decref(doc);
@@ -168,8 +170,8 @@ static void fill_reply(struct msg_reply *reply, json_t *doc, const struct err *e
 	}
 }
 
-bool api_answer(struct coordinator *c, const struct bus_peer *peer, uint64_t sequence, const struct msg_request *request,
-                struct msg_reply *ret_reply)
+bool api_answer(struct coordinator *c, const struct bus_peer *peer, uint64_t sequence,
+                const struct msg_request *request, struct msg_reply *ret_reply)
 {
 	struct err err;
 	json_t *doc = NULL;
@@ -179,9 +181,10 @@ bool api_answer(struct coordinator *c, const struct bus_peer *peer, uint64_t seq
 	if (!verb->fn) {
 		err_set(&err, ERR_USAGE, "unknown request %d", (int)request->verb);
 	} else if (!may(peer->role, verb)) {
-		log_warning("event=denied key=%s role=%s verb=%s", peer->name, role_name(peer->role), verb_name(request->verb));
-		err_set(&err, ERR_DENIED, "%s: not permitted for key %s (role %s)", verb_name(request->verb), peer->name,
-		        role_name(peer->role));
+		log_warning("event=denied key=%s role=%s verb=%s", peer->name, role_name(peer->role),
+		            verb_name(request->verb));
+		err_set(&err, ERR_DENIED, "%s: not permitted for key %s (role %s)", verb_name(request->verb),
+		        peer->name, role_name(peer->role));
 	} else if (request->verb == VERB_MIGRATE && request->dry_run) {
 		struct msg_plan *plan = calloc(1, sizeof(*plan));
 		int started = plan ? api_plan(c, request, plan, &doc, &err) : err_set(&err, ERR_NO_MEMORY, "no memory");

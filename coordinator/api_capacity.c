@@ -27,7 +27,8 @@ static uint64_t plan_space(const struct msg_plan *plan, const char *sr)
 	return bytes;
 }
 
-static int check_memory(const struct coordinator *c, const struct host *to, const struct msg_plan *plan, struct err *err)
+static int check_memory(const struct coordinator *c, const struct host *to, const struct msg_plan *plan,
+                        struct err *err)
 {
 	uint64_t reserved = 0, free_bytes = to->inventory.memory_free_bytes;
 	char need[UNITS_TEXT], left[UNITS_TEXT];
@@ -55,7 +56,8 @@ static int check_sr(const struct coordinator *c, const struct host *to, const st
 		return 0;
 	units_format_size(wanted, need);
 	units_format_size(free_bytes, left);
-	return err_set(err, ERR_NO_SPACE, "%s: no space in SR %s (need %s, free %s)", to->rec.name, sr->name, need, left);
+	return err_set(err, ERR_NO_SPACE, "%s: no space in SR %s (need %s, free %s)", to->rec.name, sr->name, need,
+	               left);
 }
 
 static int check_names(const struct coordinator *c, const struct host *to, const struct msg_plan *plan, struct err *err)
@@ -63,16 +65,19 @@ static int check_names(const struct coordinator *c, const struct host *to, const
 	for (uint32_t i = 0; i < to->inventory.vm_count; i++) {
 		const struct msg_vm *vm = &to->inventory.vms[i];
 		if (memcmp(vm->uuid, plan->vm.uuid, sizeof(uuid_bytes)) == 0)
-			return err_set(err, ERR_NAME_TAKEN, "%s: a VM with this UUID is there already: %s", to->rec.name, vm->name);
-		if (strcmp(vm->name, plan->new_name) == 0)
-			return err_set(err, ERR_NAME_TAKEN, "%s: a VM named %s is there already; give another one with --name",
+			return err_set(err, ERR_NAME_TAKEN, "%s: a VM with this UUID is there already: %s",
 			               to->rec.name, vm->name);
+		if (strcmp(vm->name, plan->new_name) == 0)
+			return err_set(err, ERR_NAME_TAKEN,
+			               "%s: a VM named %s is there already; give another one with --name", to->rec.name,
+			               vm->name);
 	}
 	for (size_t i = 0; i < c->run_count; i++) {
 		const struct run *run = c->runs[i];
 		if (!migration_is_final(run->rec.core.state) && strcmp(run->rec.destination, to->rec.name) == 0 &&
 		    strcmp(run->plan.new_name, plan->new_name) == 0)
-			return err_set(err, ERR_NAME_TAKEN, "%s: migration %llu brings a VM named %s there; give another one with --name",
+			return err_set(err, ERR_NAME_TAKEN,
+			               "%s: migration %llu brings a VM named %s there; give another one with --name",
 			               to->rec.name, (unsigned long long)run->rec.id, plan->new_name);
 	}
 	return 0;

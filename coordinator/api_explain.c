@@ -68,7 +68,8 @@ static void waits_of(const struct coordinator *c, const struct store_migration *
 		wait_for(list, name, side_name(side), "the host to connect", rec->state_wall_ms, 0, reach);
 	if (step != STEP_NONE) {
 		const struct pending *pending = run ? &run->pending[i] : NULL;
-		int64_t since = pending ? coordinator_wall_ms(c) - (coordinator_now_ms(c) - pending->since_ms) : rec->state_wall_ms;
+		int64_t since = pending ? coordinator_wall_ms(c) - (coordinator_now_ms(c) - pending->since_ms)
+		                        : rec->state_wall_ms;
 		(void)snprintf(text, sizeof(text), "its answer to %s", step_name(step));
 		wait_for(list, name, side_name(side), text, since, pending ? pending->tries : 0, reach);
 	}
@@ -93,7 +94,8 @@ static void safe_by_hand(const struct store_migration *rec, json_t *safe, json_t
 	char text[LIMIT_TEXT];
 	if (migration_is_final(rec->core.state) || rec->core.state == MIGRATION_QUEUED) {
 		if (rec->core.state == MIGRATION_LOST) {
-			say(safe, "boot the VM from its disks, on the host that the votes name as owner and nowhere else");
+			say(safe,
+			    "boot the VM from its disks, on the host that the votes name as owner and nowhere else");
 			say(unsafe, "to resume a suspended image of it anywhere: its disks may be newer");
 		} else {
 			(void)snprintf(text, sizeof(text), "everything on %s, which owns the VM",
@@ -103,7 +105,8 @@ static void safe_by_hand(const struct store_migration *rec, json_t *safe, json_t
 		return;
 	}
 	if (strcmp(authority, "source") == 0) {
-		say(safe, "cancel it: the VM stays on the source");
+		(void)snprintf(text, sizeof(text), "use the VM on %s", rec->source);
+		say(safe, rec->core.state == MIGRATION_ROLLING_BACK ? text : "cancel it: the VM stays on the source");
 		(void)snprintf(text, sizeof(text), "to start or unpause the VM on %s", rec->destination);
 		say(unsafe, text);
 	} else if (strcmp(authority, "destination") == 0) {
@@ -127,24 +130,26 @@ static json_t *in_words(const struct store_migration *rec, const json_t *waiting
 	const char *votes[PARTIES];
 	for (int party = 0; party < PARTIES; party++)
 		votes[party] = facts->vote[party] == VOTE_NONE ? "none" : vote_name(facts->vote[party]);
-	used = (size_t)snprintf(text, sizeof(text), "Migration %" PRIu64 " of %s is %s: %s.\n"
-	                        "Known votes: coordinator %s, source %s, destination %s.\n", rec->id, rec->vm_name,
-	                        migration_state_name(rec->core.state), meaning(&rec->core), votes[PARTY_COORDINATOR],
-	                        votes[PARTY_SOURCE], votes[PARTY_DESTINATION]);
-	json_array_foreach(waiting, at, item) {
+	used = (size_t)snprintf(text, sizeof(text),
+	                        "Migration %" PRIu64 " of %s is %s: %s.\n"
+	                        "Known votes: coordinator %s, source %s, destination %s.\n",
+	                        rec->id, rec->vm_name, migration_state_name(rec->core.state), meaning(&rec->core),
+	                        votes[PARTY_COORDINATOR], votes[PARTY_SOURCE], votes[PARTY_DESTINATION]);
+	json_array_foreach(waiting, at, item)
+	{
 		const char *host = json_string_value(json_object_get(item, "host"));
 		const char *what = json_string_value(json_object_get(item, "for"));
 		const char *since = json_string_value(json_object_get(item, "since_at"));
 		const char *reach = json_string_value(json_object_get(item, "reach"));
-		int length = snprintf(line, sizeof(line), "Waiting for %s: %s, since %s; the host is %s.\n", host ? host : "?",
-		                      what ? what : "?", since ? since : "?", reach ? reach : "?");
+		int length = snprintf(line, sizeof(line), "Waiting for %s: %s, since %s; the host is %s.\n",
+		                      host ? host : "?", what ? what : "?", since ? since : "?", reach ? reach : "?");
 		if (length > 0 && used + (size_t)length < sizeof(text)) {
 			memcpy(text + used, line, (size_t)length + 1);
 			used += (size_t)length;
 		}
 	}
-	if (rec->core.cause != ERR_NONE && rec->core.state != MIGRATION_DONE && rec->core.state != MIGRATION_COMMITTED &&
-	    used < sizeof(text))
+	if (rec->core.cause != ERR_NONE && rec->core.state != MIGRATION_DONE &&
+	    rec->core.state != MIGRATION_COMMITTED && used < sizeof(text))
 		(void)snprintf(text + used, sizeof(text) - used, "First error: %s.\n", rec->cause_text);
 	return json_string(text);
 }

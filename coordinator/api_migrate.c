@@ -19,12 +19,12 @@ static json_t *map_list(const struct msg_map *map, uint32_t count)
 /* What was asked, in a form in which the same is the same. */
 static json_t *request_doc(const struct msg_request *r)
 {
-	json_t *doc = json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:s,s:I,s:I,s:i}", "vm", r->vm, "from", r->host, "to",
-	                        r->to, "pool", r->pool, "name", r->new_name, "max_downtime_ms", (json_int_t)r->max_downtime_ms,
-	                        "bandwidth_bps", (json_int_t)r->bandwidth_bps, "timeout_s", (json_int_t)r->timeout_s,
-	                        "on_slow", r->on_slow ? on_slow_name(r->on_slow) : "", "keep_source_s",
-	                        (json_int_t)r->keep_source_s, "keep_copy_s", (json_int_t)r->keep_copy_s, "priority",
-	                        (int)r->priority);
+	json_t *doc = json_pack(
+		"{s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:s,s:I,s:I,s:i}", "vm", r->vm, "from", r->host, "to", r->to, "pool",
+		r->pool, "name", r->new_name, "max_downtime_ms", (json_int_t)r->max_downtime_ms, "bandwidth_bps",
+		(json_int_t)r->bandwidth_bps, "timeout_s", (json_int_t)r->timeout_s, "on_slow",
+		r->on_slow ? on_slow_name(r->on_slow) : "", "keep_source_s", (json_int_t)r->keep_source_s,
+		"keep_copy_s", (json_int_t)r->keep_copy_s, "priority", (int)r->priority);
 	json_object_set_new(doc, "storage", map_list(r->disk_map, r->disk_map_count));
 	json_object_set_new(doc, "storage_map", map_list(r->sr_map, r->sr_map_count));
 	json_object_set_new(doc, "network", map_list(r->network_map, r->network_map_count));
@@ -34,7 +34,7 @@ static json_t *request_doc(const struct msg_request *r)
 /* A digest of the request, by which the same key with another request is told apart. */
 static uint64_t request_digest(const struct msg_request *request)
 {
-	static const uuid_t space = {0};
+	static const uuid_t space = { 0 };
 	uuid_t digest;
 	uint64_t value = 0;
 	json_t *doc = request_doc(request);
@@ -57,13 +57,14 @@ static char *options_text(const struct msg_request *request, const struct msg_pl
 		json_array_append_new(disks, json_pack("{s:s,s:s,s:s}", "name", plan->vm.disks[i].name, "from",
 		                                       plan->vm.disks[i].sr, "to", plan->to[i].sr));
 	for (uint32_t i = 0; i < plan->vm.nic_count; i++)
-		json_array_append_new(networks, json_pack("{s:s,s:s}", "from", plan->vm.nics[i].bridge, "to", plan->bridges[i]));
+		json_array_append_new(networks,
+		                      json_pack("{s:s,s:s}", "from", plan->vm.nics[i].bridge, "to", plan->bridges[i]));
 	json_t *doc = json_pack("{s:s,s:I,s:I,s:I,s:s,s:I,s:o,s:i,s:o,s:o}", "name", plan->new_name, "max_downtime_ms",
 	                        (json_int_t)plan->max_downtime_ms, "bandwidth_bps", (json_int_t)plan->bandwidth_bps,
 	                        "timeout_s", (json_int_t)plan->timeout_s, "on_slow", on_slow_name(plan->on_slow),
 	                        "keep_source_s", (json_int_t)plan->keep_source_s, "keep_copy_s",
-	                        request->keep_copy_s >= 0 ? json_integer(request->keep_copy_s) : json_null(), "priority",
-	                        (int)request->priority, "storage", disks, "network", networks);
+	                        request->keep_copy_s >= 0 ? json_integer(request->keep_copy_s) : json_null(),
+	                        "priority", (int)request->priority, "storage", disks, "network", networks);
 	char *text = doc ? json_dumps(doc, JSON_COMPACT) : NULL;
 	json_decref(doc);
 	return text;
@@ -82,8 +83,9 @@ static int by_key(struct coordinator *c, const struct msg_request *request, uint
 	if (rec.request_digest == digest)
 		*ret_doc = api_migration(c, &rec);
 	else
-		found = err_set(err, ERR_CONFLICT, "migrate %s: key %s was used for migration %llu with another request",
-		                request->vm, request->key, (unsigned long long)rec.id);
+		found = err_set(err, ERR_CONFLICT,
+		                "migrate %s: key %s was used for migration %llu with another request", request->vm,
+		                request->key, (unsigned long long)rec.id);
 	store_migration_free(&rec);
 	return found;
 }
@@ -92,7 +94,7 @@ static int by_key(struct coordinator *c, const struct msg_request *request, uint
 static int submit(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request,
                   const struct msg_plan *plan, uint64_t digest, json_t **ret_doc, struct err *err)
 {
-	struct store_migration rec = {.request_digest = digest, .generation = 1, .priority = request->priority};
+	struct store_migration rec = { .request_digest = digest, .generation = 1, .priority = request->priority };
 	migration_init(&rec.core);
 	memcpy(rec.vm, plan->vm.uuid, sizeof(rec.vm));
 	(void)snprintf(rec.key, sizeof(rec.key), "%s", request->key);
@@ -145,7 +147,8 @@ static int cancel_too_late(const struct store_migration *rec, struct err *err)
 {
 	const char *what = migration_state_name(rec->core.state);
 	if (rec->core.state == MIGRATION_COMMITTED || rec->core.state == MIGRATION_DONE)
-		return err_set(err, ERR_TOO_LATE, "cancel %llu: it is %s: %s is on %s now; migrate it to %s for the way back",
+		return err_set(err, ERR_TOO_LATE,
+		               "cancel %llu: it is %s: %s is on %s now; migrate it to %s for the way back",
 		               (unsigned long long)rec->id, what, rec->vm_name, rec->destination, rec->source);
 	return err_set(err, ERR_TOO_LATE, "cancel %llu: it is %s already", (unsigned long long)rec->id, what);
 }
@@ -160,15 +163,15 @@ int api_cancel(struct coordinator *c, const struct bus_peer *peer, const struct 
 	if (peer->role != ROLE_OPERATOR && strcmp(peer->name, rec.submitted_by) != 0) {
 		log_warning("event=denied key=%s role=%s verb=cancel migration=%llu", peer->name, role_name(peer->role),
 		            (unsigned long long)rec.id);
-		err_set(err, ERR_DENIED, "cancel %llu: it is %s's; key %s may only cancel its own", (unsigned long long)rec.id,
-		        rec.submitted_by, peer->name);
+		err_set(err, ERR_DENIED, "cancel %llu: it is %s's; key %s may only cancel its own",
+		        (unsigned long long)rec.id, rec.submitted_by, peer->name);
 		store_migration_free(&rec);
 		return -1;
 	}
 	struct run *run = run_find(c, rec.id);
 	(void)snprintf(words, sizeof(words), "cancelled by %s", peer->name);
 	if (run)
-		run_event(c, run, &(struct migration_event){.kind = MIGRATION_EVENT_CANCEL}, words);
+		run_event(c, run, &(struct migration_event) { .kind = MIGRATION_EVENT_CANCEL }, words);
 	const struct store_migration *now = run ? &run->rec : &rec;
 	enum migration_cancel answer = migration_cancel_answer(&now->core);
 	json_t *doc = api_migration(c, now);

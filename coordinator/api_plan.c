@@ -32,7 +32,7 @@ static unsigned find_candidates(const struct coordinator *c, const char *text, c
 			continue;
 		for (uint32_t n = 0; n < host->inventory.vm_count && count < CANDIDATES_MAX; n++)
 			if (vm_fits(&host->inventory.vms[n], text, by_uuid, uuid))
-				found[count++] = (struct candidate){host, &host->inventory.vms[n]};
+				found[count++] = (struct candidate) { host, &host->inventory.vms[n] };
 	}
 	return count;
 }
@@ -72,7 +72,8 @@ const struct msg_vm *api_find_vm(const struct coordinator *c, const char *text, 
 	}
 	unsigned count = find_candidates(c, text, on, found);
 	if (count == 0) {
-		err_set(err, ERR_UNKNOWN_VM, "there is no VM %s%s%s; 'drover vm list' has them all", text, on[0] ? " on " : "", on);
+		err_set(err, ERR_UNKNOWN_VM, "there is no VM %s%s%s; 'drover vm list' has them all", text,
+		        on[0] ? " on " : "", on);
 		return NULL;
 	}
 	if (count > 1) {
@@ -114,8 +115,8 @@ static int map_disk(const struct msg_request *request, const struct host *to, co
 	if (!sr && inventory->sr_count == 1)
 		sr = &inventory->srs[0];
 	if (!sr)
-		return err_set(err, ERR_NO_MAP, "disk %s: %s has no SR %s; say where it goes with --storage %s=SR", from->name,
-		               to->rec.name, from->sr, from->name);
+		return err_set(err, ERR_NO_MAP, "disk %s: %s has no SR %s; say where it goes with --storage %s=SR",
+		               from->name, to->rec.name, from->sr, from->name);
 	*ret_to = *from;
 	ret_to->format = sr->format;
 	(void)snprintf(ret_to->sr, sizeof(ret_to->sr), "%s", sr->name);
@@ -129,8 +130,8 @@ static int map_disks(const struct msg_request *request, const struct host *to, s
 		for (uint32_t n = 0; n < plan->vm.disk_count; n++)
 			known |= strcmp(plan->vm.disks[n].name, request->disk_map[i].from) == 0;
 		if (!known)
-			return err_set(err, ERR_NO_MAP, "--storage %s=%s: %s has no such disk", request->disk_map[i].from,
-			               request->disk_map[i].to, plan->vm.name);
+			return err_set(err, ERR_NO_MAP, "--storage %s=%s: %s has no such disk",
+			               request->disk_map[i].from, request->disk_map[i].to, plan->vm.name);
 	}
 	for (uint32_t i = 0; i < plan->vm.disk_count; i++)
 		if (map_disk(request, to, &plan->vm.disks[i], &plan->to[i], err) != 0)
@@ -138,7 +139,8 @@ static int map_disks(const struct msg_request *request, const struct host *to, s
 	return 0;
 }
 
-static int map_networks(const struct msg_request *request, const struct host *to, struct msg_plan *plan, struct err *err)
+static int map_networks(const struct msg_request *request, const struct host *to, struct msg_plan *plan,
+                        struct err *err)
 {
 	for (uint32_t i = 0; i < plan->vm.nic_count; i++) {
 		const char *from = plan->vm.nics[i].bridge;
@@ -148,8 +150,8 @@ static int map_networks(const struct msg_request *request, const struct host *to
 		for (uint32_t n = 0; n < to->inventory.network_count; n++)
 			known |= strcmp(to->inventory.networks[n], bridge) == 0;
 		if (!known)
-			return err_set(err, ERR_NO_MAP, "network %s: there is no bridge %s on %s%s", from, bridge, to->rec.name,
-			               wanted ? "" : "; say which with --network");
+			return err_set(err, ERR_NO_MAP, "network %s: there is no bridge %s on %s%s", from, bridge,
+			               to->rec.name, wanted ? "" : "; say which with --network");
 		(void)snprintf(plan->bridges[i], sizeof(plan->bridges[i]), "%s", bridge);
 	}
 	return 0;
@@ -160,14 +162,15 @@ static int map_networks(const struct msg_request *request, const struct host *to
 static int check_vm(const struct coordinator *c, const struct msg_vm *vm, const struct host *from, struct err *err)
 {
 	if (vm->state != VM_RUNNING && vm->state != VM_PAUSED)
-		return err_set(err, ERR_UNSUPPORTED, "it is %s; only a running VM is migrated", vm_state_name(vm->state));
+		return err_set(err, ERR_UNSUPPORTED, "it is %s; only a running VM is migrated",
+		               vm_state_name(vm->state));
 	if (!host_is_up(from))
 		return err_set(err, ERR_HOST_DOWN, "its host %s is not connected", from->rec.name);
 	for (size_t i = 0; i < c->run_count; i++) {
 		const struct store_migration *rec = &c->runs[i]->rec;
 		if (!migration_is_final(rec->core.state) && memcmp(rec->vm, vm->uuid, sizeof(uuid_bytes)) == 0)
-			return err_set(err, ERR_BUSY, "it has migration %llu already, which is %s", (unsigned long long)rec->id,
-			               migration_state_name(rec->core.state));
+			return err_set(err, ERR_BUSY, "it has migration %llu already, which is %s",
+			               (unsigned long long)rec->id, migration_state_name(rec->core.state));
 	}
 	return 0;
 }
@@ -181,7 +184,8 @@ static const struct host *find_destination(const struct coordinator *c, const st
 	else if (to == from)
 		err_set(err, ERR_SAME_HOST, "it is on %s already", request->to);
 	else if (request->pool[0] && strcmp(request->pool, to->rec.pool) != 0)
-		err_set(err, ERR_UNKNOWN_HOST, "%s is in pool %s, not in %s", to->rec.name, to->rec.pool, request->pool);
+		err_set(err, ERR_UNKNOWN_HOST, "%s is in pool %s, not in %s", to->rec.name, to->rec.pool,
+		        request->pool);
 	else if (!host_is_up(to))
 		err_set(err, ERR_HOST_DOWN, "%s is not connected", to->rec.name);
 	else if (!to->has_inventory)
@@ -201,7 +205,8 @@ static void fill_policy(const struct coordinator *c, const struct msg_request *r
 	plan->bandwidth_bps = request->bandwidth_bps;
 	plan->timeout_s = request->timeout_s ? request->timeout_s : defaults->timeout_ms / 1000;
 	plan->on_slow = request->on_slow ? request->on_slow : defaults->on_slow;
-	plan->keep_source_s = request->keep_source_s >= 0 ? (uint64_t)request->keep_source_s : defaults->keep_source_ms / 1000;
+	plan->keep_source_s =
+		request->keep_source_s >= 0 ? (uint64_t)request->keep_source_s : defaults->keep_source_ms / 1000;
 }
 
 int api_plan(const struct coordinator *c, const struct msg_request *request, struct msg_plan *ret_plan,
@@ -216,7 +221,8 @@ int api_plan(const struct coordinator *c, const struct msg_request *request, str
 	if (check_vm(c, vm, from, err) != 0 || !(to = find_destination(c, request, from, err)))
 		return err_wrap(err, "migrate %s", vm->name);
 	plan->vm = *vm;
-	(void)snprintf(plan->new_name, sizeof(plan->new_name), "%s", request->new_name[0] ? request->new_name : vm->name);
+	(void)snprintf(plan->new_name, sizeof(plan->new_name), "%s",
+	               request->new_name[0] ? request->new_name : vm->name);
 	(void)snprintf(plan->source, sizeof(plan->source), "%s", from->rec.name);
 	(void)snprintf(plan->destination, sizeof(plan->destination), "%s", to->rec.name);
 	fill_policy(c, request, plan);

@@ -19,8 +19,8 @@ typedef int (*api_verb_fn)(struct coordinator *c, const struct bus_peer *peer, c
 struct api_page {
 	json_t *list;
 	size_t bytes, count;
-	bool full;       /* an item did not fit: "more" */
-	uint64_t last;   /* key of the last one that did */
+	bool full;     /* an item did not fit: "more" */
+	uint64_t last; /* key of the last one that did */
 };
 /* Takes the item over (NULL is skipped). False: it did not fit. */
 bool api_page_add(struct api_page *page, uint64_t key, json_t *item);
@@ -73,7 +73,8 @@ int api_plan(const struct coordinator *c, const struct msg_request *request, str
              json_t **ret_doc, struct err *err);
 
 /* ---- api_capacity.c ---- */
-/* Memory, space and name on the destination, minus what active migrations have taken and the inventory does not show. */
+/* Memory, space and name on the destination, minus what active migrations have taken and the inventory does not show.
+ */
 int api_capacity(const struct coordinator *c, const struct host *to, const struct msg_plan *plan, struct err *err);
 
 /* ---- api_migrate.c ---- */

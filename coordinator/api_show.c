@@ -40,7 +40,8 @@ char *api_progress_text(const struct msg_progress *progress)
 json_t *api_votes(const struct verdict_facts *facts)
 {
 	return json_pack("{s:s?,s:s?,s:s?}", "coordinator", vote_name(facts->vote[PARTY_COORDINATOR]), "source",
-	                 vote_name(facts->vote[PARTY_SOURCE]), "destination", vote_name(facts->vote[PARTY_DESTINATION]));
+	                 vote_name(facts->vote[PARTY_SOURCE]), "destination",
+	                 vote_name(facts->vote[PARTY_DESTINATION]));
 }
 
 json_t *api_facts(const struct verdict_facts *facts)
@@ -65,14 +66,15 @@ static json_t *cause_doc(const struct store_migration *rec)
 		return json_null();
 	return json_pack("{s:s,s:s?,s:s?,s:s}", "code", err_name(core->cause), "host",
 	                 core->cause_side ? run_host(rec, core->cause_side) : NULL, "step",
-	                 core->cause_step != STEP_NONE ? step_name(core->cause_step) : NULL, "message", rec->cause_text);
+	                 core->cause_step != STEP_NONE ? step_name(core->cause_step) : NULL, "message",
+	                 rec->cause_text);
 }
 
 static json_t *budget_doc(const struct msg_budget *b)
 {
 	return json_pack("{s:I,s:I,s:I,s:I,s:I,s:I}", "suspend_ms", BIG(b->suspend_ms), "final_memory_ms",
-	                 BIG(b->final_memory_ms), "final_disk_ms", BIG(b->final_disk_ms), "verify_ms", BIG(b->verify_ms),
-	                 "votes_ms", BIG(b->votes_ms), "activate_ms", BIG(b->activate_ms));
+	                 BIG(b->final_memory_ms), "final_disk_ms", BIG(b->final_disk_ms), "verify_ms",
+	                 BIG(b->verify_ms), "votes_ms", BIG(b->votes_ms), "activate_ms", BIG(b->activate_ms));
 }
 
 static json_t *parsed(const char *text)
@@ -86,9 +88,10 @@ static json_t *parsed(const char *text)
 static json_t *leftover(const struct store_migration *rec, enum side side, const char *kind, int64_t until_wall_ms,
                         const char *text)
 {
-	return json_pack("{s:s,s:I,s:s,s:s,s:s,s:o,s:s,s:o,s:s}", "host", run_host(rec, side), "migration", BIG(rec->id),
-	                 "kind", kind, "name", rec->vm_name, "side", side_name(side), "vm", vm_doc(rec), "state",
-	                 migration_state_name(rec->core.state), "kept_until", api_time(until_wall_ms), "text", text);
+	return json_pack("{s:s,s:I,s:s,s:s,s:s,s:o,s:s,s:o,s:s}", "host", run_host(rec, side), "migration",
+	                 BIG(rec->id), "kind", kind, "name", rec->vm_name, "side", side_name(side), "vm", vm_doc(rec),
+	                 "state", migration_state_name(rec->core.state), "kept_until", api_time(until_wall_ms), "text",
+	                 text);
 }
 
 json_t *api_leftovers_of(const struct coordinator *c, const struct store_migration *rec, const char *host)
@@ -167,7 +170,7 @@ static int list_records(struct coordinator *c, struct store_filter *filter, cons
                         json_t *(*make)(const struct coordinator *, const struct store_migration *, const char *host),
                         const char *host, json_t **ret_doc, struct err *err)
 {
-	struct api_page page = {.list = NULL, .last = filter->after};
+	struct api_page page = { .list = NULL, .last = filter->after };
 	struct store_migration *list = NULL;
 	size_t count = 0;
 	filter->limit = API_PAGE_ITEMS;
@@ -191,7 +194,7 @@ static json_t *make_migration(const struct coordinator *c, const struct store_mi
 int api_list(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
              struct err *err)
 {
-	struct store_filter filter = {.final_too = request->all != 0, .after = request->after};
+	struct store_filter filter = { .final_too = request->all != 0, .after = request->after };
 	(void)peer;
 	if (request->state[0]) {
 		filter.state = migration_state_from_name(request->state);
@@ -219,8 +222,7 @@ static int add_leftovers(struct coordinator *c, struct store_filter filter, cons
 			continue;
 		json_t *items = api_leftovers_of(c, &list[i], host), *item;
 		size_t at;
-		json_array_foreach(items, at, item)
-			(void)api_page_add(page, list[i].id, json_incref(item));
+		json_array_foreach(items, at, item)(void) api_page_add(page, list[i].id, json_incref(item));
 		json_decref(items);
 	}
 	store_migration_list_free(list, count);
@@ -230,8 +232,8 @@ static int add_leftovers(struct coordinator *c, struct store_filter filter, cons
 int api_leftovers(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request,
                   json_t **ret_doc, struct err *err)
 {
-	struct api_page page = {.list = NULL};
-	struct store_filter owed = {.owed_only = true}, kept = {.kept_only = true};
+	struct api_page page = { .list = NULL };
+	struct store_filter owed = { .owed_only = true }, kept = { .kept_only = true };
 	(void)peer;
 	int result = add_leftovers(c, owed, request->host, &page, err);
 	if (result == 0)
@@ -244,8 +246,8 @@ int api_leftovers(struct coordinator *c, const struct bus_peer *peer, const stru
 int api_events(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
                struct err *err)
 {
-	struct api_page page = {.list = NULL, .last = request->after};
-	struct store_migration rec = {.id = 0};
+	struct api_page page = { .list = NULL, .last = request->after };
+	struct store_migration rec = { .id = 0 };
 	struct store_event *list = NULL;
 	size_t count = 0;
 	(void)peer;
@@ -257,10 +259,11 @@ int api_events(struct coordinator *c, const struct bus_peer *peer, const struct 
 		return -1;
 	for (size_t i = 0; i < count && !page.full; i++) {
 		const struct store_event *e = &list[i];
-		json_t *item = json_pack("{s:I,s:o,s:o,s:o,s:s,s:o,s:s,s:o}", "number", BIG(e->number), "at", api_time(e->wall_ms),
-		                         "migration", e->migration ? json_integer(BIG(e->migration)) : json_null(), "host",
-		                         api_text(e->host), "kind", e->kind, "state", api_text(e->state), "text", e->text,
-		                         "details", parsed(e->details));
+		json_t *item = json_pack("{s:I,s:o,s:o,s:o,s:s,s:o,s:s,s:o}", "number", BIG(e->number), "at",
+		                         api_time(e->wall_ms), "migration",
+		                         e->migration ? json_integer(BIG(e->migration)) : json_null(), "host",
+		                         api_text(e->host), "kind", e->kind, "state", api_text(e->state), "text",
+		                         e->text, "details", parsed(e->details));
 		(void)api_page_add(&page, e->number, item);
 	}
 	if (count == API_PAGE_ITEMS)

@@ -38,7 +38,7 @@ bool coordinator_failed(const struct coordinator *coordinator)
 
 struct msg coordinator_msg(const struct coordinator *c, enum msg_kind kind)
 {
-	return (struct msg){.version = PROTOCOL_VERSION, .epoch = store_epoch(c->store), .kind = kind};
+	return (struct msg) { .version = PROTOCOL_VERSION, .epoch = store_epoch(c->store), .kind = kind };
 }
 
 bool coordinator_raise_epoch(struct coordinator *c, uint64_t seen, const char *by)
@@ -48,7 +48,8 @@ bool coordinator_raise_epoch(struct coordinator *c, uint64_t seen, const char *b
 	if (seen < store_epoch(c->store) || c->failed)
 		return !c->failed;
 	if (store_epoch_raise(c->store, seen, &err) != 0) {
-		err_wrap(&err, "host %s has seen epoch %llu, ours cannot be raised above it", by, (unsigned long long)seen);
+		err_wrap(&err, "host %s has seen epoch %llu, ours cannot be raised above it", by,
+		         (unsigned long long)seen);
 		coordinator_fail(c, &err);
 		return false;
 	}
@@ -61,7 +62,7 @@ bool coordinator_raise_epoch(struct coordinator *c, uint64_t seen, const char *b
 
 void coordinator_note(struct coordinator *c, const char *host, const char *kind, const char *format, ...)
 {
-	struct store_event event = {.migration = 0, .details = NULL};
+	struct store_event event = { .migration = 0, .details = NULL };
 	struct err err;
 	va_list args;
 	err_clear(&err);
@@ -74,7 +75,8 @@ void coordinator_note(struct coordinator *c, const char *host, const char *kind,
 		coordinator_fail(c, &err);
 }
 
-int coordinator_reply(struct coordinator *c, const struct bus_peer *peer, uint64_t sequence, const struct msg_reply *reply)
+int coordinator_reply(struct coordinator *c, const struct bus_peer *peer, uint64_t sequence,
+                      const struct msg_reply *reply)
 {
 	struct err err;
 	struct msg msg = coordinator_msg(c, MSG_REPLY);
@@ -87,7 +89,7 @@ int coordinator_reply(struct coordinator *c, const struct bus_peer *peer, uint64
 	if (err.code == ERR_UNREACHABLE)
 		return -1;
 	/* Not sendable as it is: the client is told at least that. */
-	msg.u.reply = (struct msg_reply){.code = ERR_INTERNAL, .exit_code = 1};
+	msg.u.reply = (struct msg_reply) { .code = ERR_INTERNAL, .exit_code = 1 };
 	(void)snprintf(msg.u.reply.text, sizeof(msg.u.reply.text), "%.300s", err.text);
 	return bus_send(c->bus, peer, &msg, NULL);
 }
@@ -163,8 +165,8 @@ static void from_agent(struct coordinator *c, const struct bus_peer *peer, const
 		runs_progress(c, host, msg);
 		break;
 	case MSG_ERROR:
-		log_warning("event=agent-error host=%s code=%s text=\"%s\"", host->rec.name, err_name(msg->u.error.code),
-		            msg->u.error.text);
+		log_warning("event=agent-error host=%s code=%s text=\"%s\"", host->rec.name,
+		            err_name(msg->u.error.code), msg->u.error.text);
 		break;
 	case MSG_HELLO:
 	case MSG_WELCOME:
@@ -239,7 +241,8 @@ static int start(struct coordinator *c, struct err *err)
 		return -1;
 	(void)snprintf(key, sizeof(key), "%s%s%s", c->settings.key[0] == '/' ? "" : c->paths->etc,
 	               c->settings.key[0] == '/' ? "" : "/", c->settings.key);
-	if (bus_listen(&c->bus, c->loop, c->settings.listen, key, c->paths, coordinator_on_message, on_bad, c, err) != 0)
+	if (bus_listen(&c->bus, c->loop, c->settings.listen, key, c->paths, coordinator_on_message, on_bad, c, err) !=
+	    0)
 		return err_wrap(err, "listen on %s", c->settings.listen);
 	c->tick = loop_timer(c->loop, TICK_MS, true, on_tick, c, err);
 	if (c->tick < 0)

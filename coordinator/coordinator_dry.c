@@ -59,12 +59,12 @@ static bool add_checks(json_t *list, const struct dry_run *dry, int i, const cha
 	}
 	if (!dry->answered[i])
 		json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:b,s:s}", "host", host, "side",
-		                                      i == 0 ? "source" : "destination", "name", "reachable", "ok", 0, "text",
-		                                      "no answer in time; is its agent running?"));
+		                                      i == 0 ? "source" : "destination", "name", "reachable", "ok", 0,
+		                                      "text", "no answer in time; is its agent running?"));
 	else if (answer->check_count == 0 && !good)
 		json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:b,s:s}", "host", host, "side",
-		                                      i == 0 ? "source" : "destination", "name", "check", "ok", 0, "text",
-		                                      answer->cause.text));
+		                                      i == 0 ? "source" : "destination", "name", "check", "ok", 0,
+		                                      "text", answer->cause.text));
 	if (!good && !*ret_first)
 		*ret_first = !dry->answered[i] ? "no answer in time" : answer->cause.text;
 	return good;
@@ -73,7 +73,7 @@ static bool add_checks(json_t *list, const struct dry_run *dry, int i, const cha
 static void finish(struct coordinator *c, size_t slot)
 {
 	struct dry_run *dry = c->dry[slot];
-	struct msg_reply reply = {.code = ERR_NONE};
+	struct msg_reply reply = { .code = ERR_NONE };
 	json_t *list = json_array();
 	const char *first = NULL;
 	bool good[2];

@@ -69,7 +69,8 @@ int hosts_load(struct coordinator *c, struct err *err)
 		host->has_inventory = found == 1;
 		host->want_inventory = true;
 		if (found < 0) { /* a newer one comes with the agent */
-			log_warning("event=inventory host=%s code=%s text=\"%s\"", host->rec.name, err_name(err->code), err->text);
+			log_warning("event=inventory host=%s code=%s text=\"%s\"", host->rec.name, err_name(err->code),
+			            err->text);
 			err_clear(err);
 		}
 	}
@@ -95,8 +96,8 @@ int host_send(struct coordinator *c, struct host *host, const struct msg *msg)
 		return -1;
 	if (bus_send(c->bus, &host->peer, msg, &err) == 0)
 		return 0;
-	log_info("event=unsent kind=%s host=%s code=%s text=\"%s\"", msg_kind_name(msg->kind), host->rec.name,
-	         err_name(err.code), err.text);
+	log_debug("event=unsent kind=%s host=%s code=%s text=\"%s\"", msg_kind_name(msg->kind), host->rec.name,
+	          err_name(err.code), err.text);
 	return -1;
 }
 
@@ -153,8 +154,8 @@ static bool hello_is_good(struct coordinator *c, const struct bus_peer *peer, co
 		               PROTOCOL_VERSION_MIN, PROTOCOL_VERSION, hello->version_min, hello->version_max);
 		refuse(c, peer, ERR_VERSION, text);
 	} else if (strcmp(hello->host, peer->host) != 0) {
-		(void)snprintf(text, sizeof(text), "the key %s is for host %s and may not speak for %s", peer->name, peer->host,
-		               hello->host);
+		(void)snprintf(text, sizeof(text), "the key %s is for host %s and may not speak for %s", peer->name,
+		               peer->host, hello->host);
 		refuse(c, peer, ERR_DENIED, text);
 	} else if (hello->boot_id[0] == '\0' || hello->journal_id[0] == '\0') {
 		refuse(c, peer, ERR_PROTOCOL, "an agent's hello must have a boot id and a journal id");
@@ -168,7 +169,7 @@ static bool hello_is_good(struct coordinator *c, const struct bus_peer *peer, co
 static struct host *host_enter(struct coordinator *c, const struct bus_peer *peer, const struct msg_hello *hello)
 {
 	struct err err;
-	struct store_host rec = {.last_seen_wall_ms = coordinator_wall_ms(c)};
+	struct store_host rec = { .last_seen_wall_ms = coordinator_wall_ms(c) };
 	err_clear(&err);
 	struct host *host = host_find(c, hello->host);
 	if (host)
@@ -221,8 +222,8 @@ void hosts_hello(struct coordinator *c, const struct bus_peer *peer, const struc
 	(void)snprintf(welcome->cluster_id, sizeof(welcome->cluster_id), "%s", store_cluster_id(c->store));
 	(void)snprintf(welcome->software, sizeof(welcome->software), "%s", DROVER_VERSION);
 	(void)host_send(c, host, &reply);
-	log_notice("event=hello host=%s pool=%s key=%s software=%s boot=%.8s journal=%.8s", host->rec.name, host->rec.pool,
-	           peer->name, host->rec.software, host->rec.boot_id, host->rec.journal_id);
+	log_notice("event=hello host=%s pool=%s key=%s software=%s boot=%.8s journal=%.8s", host->rec.name,
+	           host->rec.pool, peer->name, host->rec.software, host->rec.boot_id, host->rec.journal_id);
 	host->want_inventory = true;
 	runs_host_identity(c, host);
 	/* A new connection has lost what was under way on the old one: everything due is sent again. */
@@ -266,7 +267,8 @@ void hosts_inventory(struct coordinator *c, struct host *host, const struct msg 
 	struct err err;
 	err_clear(&err);
 	if (copy_inventory(&msg->u.inventory, &copy, &err) != 0) {
-		log_warning("event=inventory host=%s code=%s text=\"%s\"", host->rec.name, err_name(err.code), err.text);
+		log_warning("event=inventory host=%s code=%s text=\"%s\"", host->rec.name, err_name(err.code),
+		            err.text);
 		return;
 	}
 	bool same = host->has_inventory && host->inventory.digest == copy.digest && host->inventory_ms != INT64_MIN;
@@ -279,7 +281,8 @@ void hosts_inventory(struct coordinator *c, struct host *host, const struct msg 
 	/* Only the free amounts differ: nothing worth a write. */
 	if (!same && store_inventory_put(c->store, host->rec.name, &host->inventory, &err) != 0) {
 		if (err.code == ERR_CONFLICT) /* one UUID twice on a host */
-			log_warning("event=inventory host=%s code=%s text=\"%s\"", host->rec.name, err_name(err.code), err.text);
+			log_warning("event=inventory host=%s code=%s text=\"%s\"", host->rec.name, err_name(err.code),
+			            err.text);
 		else
 			coordinator_fail(c, &err);
 	}
@@ -302,9 +305,11 @@ void hosts_tick(struct coordinator *c, int64_t now_ms)
 			coordinator_note(c, host->rec.name, "host-suspected", "%s", text);
 			runs_host_event(c, host, MIGRATION_EVENT_SUSPECTED, text);
 		}
-		if (host->reach == REACH_SUSPECTED && !host->given_up && silent_ms >= (int64_t)c->settings.lost_after_ms) {
+		if (host->reach == REACH_SUSPECTED && !host->given_up &&
+		    silent_ms >= (int64_t)c->settings.lost_after_ms) {
 			host->given_up = true;
-			(void)snprintf(text, sizeof(text), "%s: not heard of for %" PRId64 " s", host->rec.name, silent_ms / 1000);
+			(void)snprintf(text, sizeof(text), "%s: not heard of for %" PRId64 " s", host->rec.name,
+			               silent_ms / 1000);
 			log_warning("event=host-given-up host=%s silent_ms=%" PRId64, host->rec.name, silent_ms);
 			runs_host_event(c, host, MIGRATION_EVENT_GIVEN_UP, text);
 		}

@@ -8,10 +8,10 @@
 #include "coordinator/core/migration.h"
 #include "coordinator/store.h"
 
-#define TICK_MS 50                    /* how exact deadlines and retries are */
-#define START_GRACE_MS 5000           /* after a start, agents get that much longer to be heard */
-#define INVENTORY_REFRESH_MS 60000    /* free amounts move without a new digest: ask again that often */
-#define HOST_SEEN_SAVE_MS 60000       /* how often a host's last sign of life is written down */
+#define TICK_MS 50                 /* how exact deadlines and retries are */
+#define START_GRACE_MS 5000        /* after a start, agents get that much longer to be heard */
+#define INVENTORY_REFRESH_MS 60000 /* free amounts move without a new digest: ask again that often */
+#define HOST_SEEN_SAVE_MS 60000    /* how often a host's last sign of life is written down */
 #define DRY_RUNS_MAX 64
 #define DRY_RUN_FIRST_ID (1ull << 60) /* numbers of dry runs: never those of migrations */
 
@@ -19,22 +19,22 @@ struct host {
 	struct store_host rec;
 	enum reach reach;
 	bool given_up;
-	bool has_peer;              /* said hello on the connection `peer` */
+	bool has_peer; /* said hello on the connection `peer` */
 	struct bus_peer peer;
 	int64_t heard_ms, seen_saved_ms;
 	bool has_inventory, want_inventory;
-	int64_t inventory_ms;       /* when it came; INT64_MIN: from the database */
+	int64_t inventory_ms; /* when it came; INT64_MIN: from the database */
 	struct msg_inventory inventory;
-	uint32_t session_count;     /* in its newest heartbeat */
+	uint32_t session_count; /* in its newest heartbeat */
 };
 
 /* What one side was asked and has not answered yet. */
 struct pending {
-	enum step step;             /* STEP_NONE: nothing */
+	enum step step; /* STEP_NONE: nothing */
 	uint64_t sequence;
 	int64_t since_ms;
-	uint32_t tries;             /* of this, or of telling it the facts */
-	int64_t next_ms;            /* when it is told again */
+	uint32_t tries;  /* of this, or of telling it the facts */
+	int64_t next_ms; /* when it is told again */
 };
 
 /* A migration that is not over, or owes something to a host. */
@@ -42,21 +42,21 @@ struct run {
 	struct store_migration rec;
 	struct msg_plan plan;
 	struct pending pending[2];
-	int64_t deadline_ms;        /* 0: none */
-	int64_t claimed_ms;         /* when the destination's claim was heard of; 0: not yet */
-	int64_t state_ms;           /* since when it is in this state */
+	int64_t deadline_ms; /* 0: none */
+	int64_t claimed_ms;  /* when the destination's claim was heard of; 0: not yet */
+	int64_t state_ms;    /* since when it is in this state */
 	bool has_progress;
 	struct msg_progress progress;
-	bool dirty;                 /* what the core does not know has changed in `rec` */
-	bool over;                  /* nothing is owed any more: swept at the next tick */
+	bool dirty; /* what the core does not know has changed in `rec` */
+	bool over;  /* nothing is owed any more: swept at the next tick */
 };
 
 struct dry_run {
-	uint64_t id;                /* 0: free */
+	uint64_t id; /* 0: free */
 	struct bus_peer peer;
-	uint64_t sequence;          /* of the request */
+	uint64_t sequence; /* of the request */
 	struct msg_plan plan;
-	uint64_t asked[2];          /* sequences of the two commands */
+	uint64_t asked[2]; /* sequences of the two commands */
 	bool answered[2];
 	struct msg_answer answer[2];
 	int64_t deadline_ms, next_ms;
@@ -70,17 +70,17 @@ struct coordinator {
 	struct store *store;
 	struct bus_server *bus;
 	int tick;
-	uint64_t sequence;          /* of the last command */
-	struct host **hosts;        /* by name */
+	uint64_t sequence;   /* of the last command */
+	struct host **hosts; /* by name */
 	size_t host_count;
-	struct run **runs;          /* by id */
+	struct run **runs; /* by id */
 	size_t run_count, run_room;
 	struct dry_run *dry[DRY_RUNS_MAX];
-	uint64_t dry_count;         /* ever */
-	bool admit;                 /* the queue is to be looked at */
+	uint64_t dry_count; /* ever */
+	bool admit;         /* the queue is to be looked at */
 	bool failed;
 	int64_t started_wall_ms;
-	uint64_t watchdog_ms;       /* systemd's; 0: none */
+	uint64_t watchdog_ms; /* systemd's; 0: none */
 	int64_t watchdog_next_ms;
 };
 
@@ -98,7 +98,8 @@ void coordinator_note(struct coordinator *c, const char *host, const char *kind,
 	__attribute__((format(printf, 4, 5)));
 /* What came over the bus. */
 void coordinator_on_message(void *ctx, const struct bus_peer *peer, const struct msg *msg);
-int coordinator_reply(struct coordinator *c, const struct bus_peer *peer, uint64_t sequence, const struct msg_reply *reply);
+int coordinator_reply(struct coordinator *c, const struct bus_peer *peer, uint64_t sequence,
+                      const struct msg_reply *reply);
 
 /* ---- coordinator_hosts.c ---- */
 int hosts_load(struct coordinator *c, struct err *err);
@@ -157,7 +158,7 @@ char *api_progress_text(const struct msg_progress *progress);
 /* Answers a client's request, or starts a dry run that answers later. */
 void api_request(struct coordinator *c, const struct bus_peer *peer, const struct msg *msg);
 /* Fills *ret_reply (json is malloc'ed, the caller's). False: the reply comes later. */
-bool api_answer(struct coordinator *c, const struct bus_peer *peer, uint64_t sequence, const struct msg_request *request,
-                struct msg_reply *ret_reply);
+bool api_answer(struct coordinator *c, const struct bus_peer *peer, uint64_t sequence,
+                const struct msg_request *request, struct msg_reply *ret_reply);
 
 #endif

@@ -80,7 +80,10 @@ static const char *words_of(const struct run *run, const struct migration_event 
 	const char *step = event->kind == MIGRATION_EVENT_ANSWER ? step_name(event->step) : "";
 	const char *how = event->kind == MIGRATION_EVENT_ANSWER ? outcome_name(event->outcome) : "";
 	(void)snprintf(text, LIMIT_TEXT, "%s%s%s%s%s%s%.400s", host, host[0] ? ": " : "", step, step[0] ? " " : "", how,
-	               how[0] && words ? ": " : "", words ? words : how[0] ? "" : migration_event_name(event->kind));
+	               how[0] && words ? ": " : "",
+	               words    ? words
+	               : how[0] ? ""
+	                        : migration_event_name(event->kind));
 	return text;
 }
 
@@ -98,11 +101,12 @@ static void note_cause(struct run *run, const struct migration_event *event, con
 static char *details_of(const struct run *run)
 {
 	const struct verdict_facts *facts = &run->rec.core.facts;
-	json_t *doc = json_pack("{s:{s:s?,s:s?,s:s?},s:b,s:b,s:b,s:b,s:b,s:b,s:b}", "votes", "coordinator",
-	                        vote_name(facts->vote[PARTY_COORDINATOR]), "source", vote_name(facts->vote[PARTY_SOURCE]),
-	                        "destination", vote_name(facts->vote[PARTY_DESTINATION]), "suspended", facts->suspended,
-	                        "stream_ended", facts->stream_ended, "resumed", facts->resumed, "released", facts->released,
-	                        "activating", facts->activating, "running", facts->running, "renounced", facts->renounced);
+	json_t *doc =
+		json_pack("{s:{s:s?,s:s?,s:s?},s:b,s:b,s:b,s:b,s:b,s:b,s:b}", "votes", "coordinator",
+	                  vote_name(facts->vote[PARTY_COORDINATOR]), "source", vote_name(facts->vote[PARTY_SOURCE]),
+	                  "destination", vote_name(facts->vote[PARTY_DESTINATION]), "suspended", facts->suspended,
+	                  "stream_ended", facts->stream_ended, "resumed", facts->resumed, "released", facts->released,
+	                  "activating", facts->activating, "running", facts->running, "renounced", facts->renounced);
 	char *text = doc ? json_dumps(doc, JSON_COMPACT) : NULL;
 	json_decref(doc);
 	return text;
@@ -131,21 +135,25 @@ static void update_pending(struct coordinator *c, struct run *run, const struct 
 	if (event->kind == MIGRATION_EVENT_ANSWER) {
 		const struct pending *was = &run->pending[event->side == SIDE_DESTINATION];
 		if (was->step == event->step)
-			steps[count++] = (struct store_step){.side = event->side, .step = event->step, .sequence = was->sequence,
-			                                     .outcome = event->outcome, .tries = was->tries};
+			steps[count++] = (struct store_step) { .side = event->side,
+				                               .step = event->step,
+				                               .sequence = was->sequence,
+				                               .outcome = event->outcome,
+				                               .tries = was->tries };
 	}
 	for (int i = 0; i < 2; i++) {
 		struct pending *pending = &run->pending[i];
 		enum step due = migration_command(&run->rec.core, side_at(i));
 		if (due == pending->step)
 			continue;
-		*pending = (struct pending){.step = due};
+		*pending = (struct pending) { .step = due };
 		if (due == STEP_NONE)
 			continue;
 		pending->sequence = ++c->sequence;
 		pending->since_ms = coordinator_now_ms(c);
-		steps[count++] = (struct store_step){.side = side_at(i), .step = due, .sequence = pending->sequence,
-		                                     .outcome = OUTCOME_UNKNOWN};
+		steps[count++] = (struct store_step) {
+			.side = side_at(i), .step = due, .sequence = pending->sequence, .outcome = OUTCOME_UNKNOWN
+		};
 	}
 	*ret_count = count;
 }
@@ -185,11 +193,12 @@ static void stamp(struct coordinator *c, struct run *run, enum migration_state b
 }
 
 static bool journal(struct coordinator *c, struct run *run, const struct migration_core *before,
-                    const struct migration_event *event, const char *words, const struct store_step *steps, size_t count)
+                    const struct migration_event *event, const char *words, const struct store_step *steps,
+                    size_t count)
 {
 	char text[LIMIT_TEXT], facts[LIMIT_TEXT];
 	struct err err;
-	struct store_change change = {.from = before->state, .steps = steps, .step_count = count};
+	struct store_change change = { .from = before->state, .steps = steps, .step_count = count };
 	err_clear(&err);
 	if (event->side)
 		change.host = run_host(&run->rec, event->side);
@@ -223,10 +232,11 @@ static void log_change(const struct run *run, const struct migration_core *befor
 	char facts[LIMIT_TEXT];
 	if (rec->core.state != before->state) {
 		log_notice("event=transition migration=%llu generation=%u vm=%s from=%s to=%s by=%s%s%s%s%s%s",
-		           (unsigned long long)rec->id, rec->generation, rec->vm_name, migration_state_name(before->state),
-		           migration_state_name(rec->core.state), migration_event_name(event->kind),
-		           event->side ? " host=" : "", event->side ? run_host(rec, event->side) : "", words ? " text=\"" : "",
-		           words ? words : "", words ? "\"" : "");
+		           (unsigned long long)rec->id, rec->generation, rec->vm_name,
+		           migration_state_name(before->state), migration_state_name(rec->core.state),
+		           migration_event_name(event->kind), event->side ? " host=" : "",
+		           event->side ? run_host(rec, event->side) : "", words ? " text=\"" : "", words ? words : "",
+		           words ? "\"" : "");
 	} else if (!same_facts(&rec->core, before)) {
 		facts_text(&rec->core.facts, facts);
 		log_info("event=facts migration=%llu %s", (unsigned long long)rec->id, facts);
@@ -238,7 +248,7 @@ static void log_change(const struct run *run, const struct migration_core *befor
 static void act(struct coordinator *c, struct run *run, const struct migration_event *event,
                 const struct migration_actions *actions)
 {
-	bool told[2] = {false, false};
+	bool told[2] = { false, false };
 	for (unsigned i = 0; i < actions->count && !c->failed; i++) {
 		const struct migration_action *action = &actions->list[i];
 		switch (action->kind) {
@@ -259,7 +269,8 @@ static void act(struct coordinator *c, struct run *run, const struct migration_e
 			host_ask_inventory(c, host_find(c, run->rec.destination));
 			break;
 		case MIGRATION_ACTION_CONFLICT:
-			log_error("event=vote-conflict migration=%llu host=%s: it tells of a vote that contradicts the one known",
+			log_error("event=vote-conflict migration=%llu host=%s: it tells of a vote that contradicts the "
+			          "one known",
 			          (unsigned long long)run->rec.id, run_host(&run->rec, action->side));
 			break;
 		case MIGRATION_ACTION_CAUSE: /* its words were journaled with it */

@@ -5,8 +5,8 @@
 #include <string.h>
 
 #include "common/log.h"
-#include "coordinator/core/admission.h"
 #include "coordinator/coordinator_room.h"
+#include "coordinator/core/admission.h"
 
 #define LOAD_PAGE 256
 
@@ -72,7 +72,7 @@ static struct run *load_one(struct coordinator *c, struct store_migration *rec, 
 /* All of one filter, page by page. */
 static int load_all(struct coordinator *c, bool owed, struct err *err)
 {
-	struct store_filter filter = {.limit = LOAD_PAGE, .owed_only = owed};
+	struct store_filter filter = { .limit = LOAD_PAGE, .owed_only = owed };
 	size_t count = LOAD_PAGE;
 	while (count == LOAD_PAGE) {
 		struct store_migration *list = NULL;
@@ -97,7 +97,7 @@ int runs_load(struct coordinator *c, struct err *err)
 {
 	if (load_all(c, false, err) != 0 || load_all(c, true, err) != 0)
 		return -1;
-	const struct migration_event event = {.kind = MIGRATION_EVENT_RESTART};
+	const struct migration_event event = { .kind = MIGRATION_EVENT_RESTART };
 	for (size_t i = 0; i < c->run_count; i++)
 		run_event(c, c->runs[i], &event, NULL);
 	return c->failed ? err_set(err, ERR_IO, "load migrations: the records cannot be written") : 0;
@@ -127,13 +127,14 @@ void runs_host_event(struct coordinator *c, const struct host *host, enum migrat
 	for (size_t i = 0; i < c->run_count && !c->failed; i++)
 		for (int side = SIDE_SOURCE; side <= SIDE_DESTINATION; side++)
 			if (has_side(c->runs[i], host->rec.name, (enum side)side))
-				run_event(c, c->runs[i], &(struct migration_event){.kind = kind, .side = (enum side)side}, words);
+				run_event(c, c->runs[i],
+				          &(struct migration_event) { .kind = kind, .side = (enum side)side }, words);
 }
 
 static void compare_identity(struct coordinator *c, struct run *run, const struct host *host, enum side side)
 {
 	const struct store_party *party = &run->rec.party[side == SIDE_DESTINATION];
-	struct migration_event event = {.side = side};
+	struct migration_event event = { .side = side };
 	if (party->boot_id[0] && strcmp(party->boot_id, host->rec.boot_id) != 0 &&
 	    !migration_side_get(&run->rec.core, side)->rebooted) {
 		event.kind = MIGRATION_EVENT_REBOOTED;
@@ -164,7 +165,8 @@ static struct run *revive(struct coordinator *c, const struct host *host, const 
 	if (found != 1 || rec.generation != session->generation || !migration_is_final(rec.core.state) ||
 	    strcmp(run_host(&rec, session->side), host->rec.name) != 0) {
 		log_warning("event=unknown-session host=%s migration=%llu generation=%u phase=%s", host->rec.name,
-		            (unsigned long long)session->migration, session->generation, session_phase_name(session->phase));
+		            (unsigned long long)session->migration, session->generation,
+		            session_phase_name(session->phase));
 		if (found == 1)
 			store_migration_free(&rec);
 		return NULL;
@@ -180,7 +182,7 @@ static struct run *revive(struct coordinator *c, const struct host *host, const 
 	run->dirty = true;
 	log_notice("event=revive migration=%llu host=%s phase=%s", (unsigned long long)run->rec.id, host->rec.name,
 	           session_phase_name(session->phase));
-	run_event(c, run, &(struct migration_event){.kind = MIGRATION_EVENT_HOST_UP, .side = session->side}, NULL);
+	run_event(c, run, &(struct migration_event) { .kind = MIGRATION_EVENT_HOST_UP, .side = session->side }, NULL);
 	return run;
 }
 
@@ -228,13 +230,17 @@ void runs_session(struct coordinator *c, struct host *host, const struct msg_ses
 		return;
 	}
 	merge_session(run, session);
-	const struct migration_event event = {.kind = MIGRATION_EVENT_REPORT, .side = session->side, .phase = session->phase,
-	                                      .facts = session->facts, .code = session->cause.code};
+	const struct migration_event event = { .kind = MIGRATION_EVENT_REPORT,
+		                               .side = session->side,
+		                               .phase = session->phase,
+		                               .facts = session->facts,
+		                               .code = session->cause.code };
 	run_event(c, run, &event, session->cause.code != ERR_NONE ? session->cause.text : NULL);
 }
 
 /* A PREPARE without what COPY needs is none. */
-static void take_prepared(struct run *run, const struct msg_answer *answer, struct migration_event *event, const char **words)
+static void take_prepared(struct run *run, const struct msg_answer *answer, struct migration_event *event,
+                          const char **words)
 {
 	struct store_party *party = &run->rec.party[answer->side == SIDE_DESTINATION];
 	if (answer->fingerprint[0] == '\0' || (answer->side == SIDE_DESTINATION && answer->endpoint[0] == '\0')) {
@@ -258,14 +264,17 @@ void runs_answer(struct coordinator *c, struct host *host, const struct msg *msg
 	struct run *run = run_find(c, msg->migration);
 	if (!run || msg->generation != run->rec.generation || msg->epoch < store_epoch(c->store) ||
 	    !has_side(run, host->rec.name, answer->side)) {
-		log_notice("event=ignored kind=answer host=%s migration=%llu generation=%u epoch=%llu step=%s", host->rec.name,
-		           (unsigned long long)msg->migration, msg->generation, (unsigned long long)msg->epoch,
-		           step_name(answer->step));
+		log_notice("event=ignored kind=answer host=%s migration=%llu generation=%u epoch=%llu step=%s",
+		           host->rec.name, (unsigned long long)msg->migration, msg->generation,
+		           (unsigned long long)msg->epoch, step_name(answer->step));
 		return;
 	}
 	const char *words = answer->outcome == OUTCOME_REFUSED ? answer->cause.text : NULL;
-	struct migration_event event = {.kind = MIGRATION_EVENT_ANSWER, .side = answer->side, .step = answer->step,
-	                                .outcome = answer->outcome, .code = answer->cause.code};
+	struct migration_event event = { .kind = MIGRATION_EVENT_ANSWER,
+		                         .side = answer->side,
+		                         .step = answer->step,
+		                         .outcome = answer->outcome,
+		                         .code = answer->cause.code };
 	if (answer->session.phase != PHASE_NONE) {
 		event.phase = answer->session.phase;
 		event.facts = answer->session.facts;
@@ -301,7 +310,7 @@ static void tick_deadline(struct coordinator *c, struct run *run, int64_t now_ms
 	run->deadline_ms = 0;
 	(void)snprintf(text, sizeof(text), "%s: no end after %lld s", migration_state_name(run->rec.core.state),
 	               (long long)(now_ms - run->state_ms) / 1000);
-	run_event(c, run, &(struct migration_event){.kind = MIGRATION_EVENT_DEADLINE}, text);
+	run_event(c, run, &(struct migration_event) { .kind = MIGRATION_EVENT_DEADLINE }, text);
 }
 
 static void tick_retry(struct coordinator *c, struct run *run, enum side side, int64_t now_ms)
@@ -311,7 +320,7 @@ static void tick_retry(struct coordinator *c, struct run *run, enum side side, i
 		return;
 	migration_due(&run->rec.core, side, &due);
 	if (due.count != 0)
-		run_event(c, run, &(struct migration_event){.kind = MIGRATION_EVENT_RETRY, .side = side}, NULL);
+		run_event(c, run, &(struct migration_event) { .kind = MIGRATION_EVENT_RETRY, .side = side }, NULL);
 }
 
 void runs_tick(struct coordinator *c, int64_t now_ms)
@@ -341,7 +350,7 @@ static size_t fill_entries(struct coordinator *c, struct admission_entry *entrie
 		const struct store_migration *rec = &c->runs[i]->rec;
 		if (migration_is_final(rec->core.state))
 			continue;
-		entries[count++] = (struct admission_entry){
+		entries[count++] = (struct admission_entry) {
 			.id = rec->id,
 			.vm = (uint32_t)i, /* the store allows one open migration a VM */
 			.source = host_number(c, rec->source),
@@ -362,9 +371,10 @@ static void start_run(struct coordinator *c, struct run *run)
 		struct store_party *party = &run->rec.party[side == SIDE_DESTINATION];
 		(void)snprintf(party->boot_id, sizeof(party->boot_id), "%s", host->rec.boot_id);
 		(void)snprintf(party->journal_id, sizeof(party->journal_id), "%s", host->rec.journal_id);
-		run_event(c, run, &(struct migration_event){.kind = MIGRATION_EVENT_HOST_UP, .side = (enum side)side}, NULL);
+		run_event(c, run,
+		          &(struct migration_event) { .kind = MIGRATION_EVENT_HOST_UP, .side = (enum side)side }, NULL);
 	}
-	run_event(c, run, &(struct migration_event){.kind = MIGRATION_EVENT_ADMITTED}, NULL);
+	run_event(c, run, &(struct migration_event) { .kind = MIGRATION_EVENT_ADMITTED }, NULL);
 }
 
 void runs_admit(struct coordinator *c)

@@ -20,12 +20,13 @@ struct options {
 };
 
 static const struct argp_option argp_table[] = {
-	{"home", OPT_HOME, "DIR", 0, "Keep etc, lib and run under DIR (default: DROVER_HOME, else the system's directories)", 0},
-	{"config", OPT_CONFIG, "FILE", 0, "Read FILE instead of etc/coordinator.conf", 0},
-	{"check-config", OPT_CHECK, NULL, 0, "Say whether the configuration is good, and end", 0},
-	{"config-reference", OPT_REFERENCE, NULL, 0, "Print every key of the configuration, and end", 0},
-	{"states", OPT_STATES, NULL, 0, "Print the states of a migration and what follows them, and end", 0},
-	{NULL, 0, NULL, 0, NULL, 0},
+	{ "home", OPT_HOME, "DIR", 0,
+	  "Keep etc, lib and run under DIR (default: DROVER_HOME, else the system's directories)", 0 },
+	{ "config", OPT_CONFIG, "FILE", 0, "Read FILE instead of etc/coordinator.conf", 0 },
+	{ "check-config", OPT_CHECK, NULL, 0, "Say whether the configuration is good, and end", 0 },
+	{ "config-reference", OPT_REFERENCE, NULL, 0, "Print every key of the configuration, and end", 0 },
+	{ "states", OPT_STATES, NULL, 0, "Print the states of a migration and what follows them, and end", 0 },
+	{ NULL, 0, NULL, 0, NULL, 0 },
 };
 
 static error_t parse(int key, char *arg, struct argp_state *state)
@@ -97,7 +98,7 @@ static int run(const struct paths *paths, const struct settings *settings)
 		loop_free(loop);
 		return complain("start", &err);
 	}
-	struct signal_ctx signals = {.coordinator = coordinator, .loop = loop};
+	struct signal_ctx signals = { .coordinator = coordinator, .loop = loop };
 	loop_on_signal(loop, on_signal, &signals);
 	(void)sd_notifyf(0, "READY=1\nSTATUS=Listening on %s", coordinator_endpoint(coordinator));
 	int result = loop_run(loop, &err);
@@ -116,7 +117,7 @@ int main(int argc, char **argv)
 		.parser = parse,
 		.doc = "Records, dispatches and watches over migrations of virtual machines between hosts.",
 	};
-	struct options options = {.home = NULL};
+	struct options options = { .home = NULL };
 	struct paths paths;
 	struct settings settings;
 	struct err err;

@@ -8,39 +8,39 @@
 #define CLUSTER_ID_BYTES 16
 
 static const struct db_migration schema[] = {
-	{"CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), cluster_id TEXT NOT NULL, epoch INTEGER NOT NULL);"
-	 "CREATE TABLE host (name TEXT PRIMARY KEY, pool TEXT NOT NULL, key_name TEXT NOT NULL, boot_id TEXT NOT NULL,"
-	 " journal_id TEXT NOT NULL, software TEXT NOT NULL, first_seen_wall_ms INTEGER NOT NULL,"
-	 " last_seen_wall_ms INTEGER NOT NULL, inventory BLOB, inventory_digest INTEGER);"
-	 "CREATE TABLE vm (host TEXT NOT NULL REFERENCES host(name), uuid TEXT NOT NULL, name TEXT NOT NULL,"
-	 " state INTEGER NOT NULL, memory_bytes INTEGER NOT NULL, PRIMARY KEY (host, uuid));"
-	 "CREATE INDEX vm_by_name ON vm (name);"
-	 "CREATE INDEX vm_by_uuid ON vm (uuid);"
-	 "CREATE TABLE migration (id INTEGER PRIMARY KEY AUTOINCREMENT, idem_key TEXT UNIQUE,"
-	 " request_digest INTEGER NOT NULL, vm_uuid TEXT NOT NULL, vm_name TEXT NOT NULL, source TEXT NOT NULL,"
-	 " destination TEXT NOT NULL, state INTEGER NOT NULL, state_bits INTEGER NOT NULL, facts INTEGER NOT NULL,"
-	 " side_source INTEGER NOT NULL, side_destination INTEGER NOT NULL, cause INTEGER NOT NULL,"
-	 " cause_text TEXT NOT NULL, owed INTEGER NOT NULL, generation INTEGER NOT NULL, row_version INTEGER NOT NULL,"
-	 " priority INTEGER NOT NULL, submitted_by TEXT NOT NULL, submitted_wall_ms INTEGER NOT NULL,"
-	 " started_wall_ms INTEGER NOT NULL, ended_wall_ms INTEGER NOT NULL, state_wall_ms INTEGER NOT NULL,"
-	 " kept_until_wall_ms INTEGER NOT NULL, downtime_ms INTEGER NOT NULL, suspend_ms INTEGER NOT NULL,"
-	 " final_memory_ms INTEGER NOT NULL, final_disk_ms INTEGER NOT NULL, verify_ms INTEGER NOT NULL,"
-	 " votes_ms INTEGER NOT NULL, activate_ms INTEGER NOT NULL,"
-	 " source_boot_id TEXT NOT NULL, source_journal_id TEXT NOT NULL, source_fingerprint TEXT NOT NULL,"
-	 " source_endpoint TEXT NOT NULL, destination_boot_id TEXT NOT NULL, destination_journal_id TEXT NOT NULL,"
-	 " destination_fingerprint TEXT NOT NULL, destination_endpoint TEXT NOT NULL,"
-	 " options TEXT NOT NULL, progress TEXT, plan BLOB NOT NULL);"
-	 /* 7 done, 9 cancelled, 10 failed, 12 lost: enum migration_state never changes its numbers */
-	 "CREATE UNIQUE INDEX migration_one_a_vm ON migration (vm_uuid) WHERE state NOT IN (7, 9, 10, 12);"
-	 "CREATE INDEX migration_open ON migration (id) WHERE state NOT IN (7, 9, 10, 12);"
-	 "CREATE INDEX migration_owed ON migration (id) WHERE owed <> 0;"
-	 "CREATE TABLE step (migration INTEGER NOT NULL REFERENCES migration(id), generation INTEGER NOT NULL,"
-	 " side INTEGER NOT NULL, step INTEGER NOT NULL, sequence INTEGER NOT NULL, epoch INTEGER NOT NULL,"
-	 " outcome INTEGER NOT NULL, tries INTEGER NOT NULL, changed_wall_ms INTEGER NOT NULL,"
-	 " PRIMARY KEY (migration, generation, side, step));"
-	 "CREATE TABLE event (number INTEGER PRIMARY KEY AUTOINCREMENT, wall_ms INTEGER NOT NULL, migration INTEGER,"
-	 " host TEXT, kind TEXT NOT NULL, state TEXT, text TEXT NOT NULL, details TEXT);"
-	 "CREATE INDEX event_by_migration ON event (migration, number);"},
+	{ "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), cluster_id TEXT NOT NULL, epoch INTEGER NOT NULL);"
+	  "CREATE TABLE host (name TEXT PRIMARY KEY, pool TEXT NOT NULL, key_name TEXT NOT NULL, boot_id TEXT NOT NULL,"
+	  " journal_id TEXT NOT NULL, software TEXT NOT NULL, first_seen_wall_ms INTEGER NOT NULL,"
+	  " last_seen_wall_ms INTEGER NOT NULL, inventory BLOB, inventory_digest INTEGER);"
+	  "CREATE TABLE vm (host TEXT NOT NULL REFERENCES host(name), uuid TEXT NOT NULL, name TEXT NOT NULL,"
+	  " state INTEGER NOT NULL, memory_bytes INTEGER NOT NULL, PRIMARY KEY (host, uuid));"
+	  "CREATE INDEX vm_by_name ON vm (name);"
+	  "CREATE INDEX vm_by_uuid ON vm (uuid);"
+	  "CREATE TABLE migration (id INTEGER PRIMARY KEY AUTOINCREMENT, idem_key TEXT UNIQUE,"
+	  " request_digest INTEGER NOT NULL, vm_uuid TEXT NOT NULL, vm_name TEXT NOT NULL, source TEXT NOT NULL,"
+	  " destination TEXT NOT NULL, state INTEGER NOT NULL, state_bits INTEGER NOT NULL, facts INTEGER NOT NULL,"
+	  " side_source INTEGER NOT NULL, side_destination INTEGER NOT NULL, cause INTEGER NOT NULL,"
+	  " cause_text TEXT NOT NULL, owed INTEGER NOT NULL, generation INTEGER NOT NULL, row_version INTEGER NOT NULL,"
+	  " priority INTEGER NOT NULL, submitted_by TEXT NOT NULL, submitted_wall_ms INTEGER NOT NULL,"
+	  " started_wall_ms INTEGER NOT NULL, ended_wall_ms INTEGER NOT NULL, state_wall_ms INTEGER NOT NULL,"
+	  " kept_until_wall_ms INTEGER NOT NULL, downtime_ms INTEGER NOT NULL, suspend_ms INTEGER NOT NULL,"
+	  " final_memory_ms INTEGER NOT NULL, final_disk_ms INTEGER NOT NULL, verify_ms INTEGER NOT NULL,"
+	  " votes_ms INTEGER NOT NULL, activate_ms INTEGER NOT NULL,"
+	  " source_boot_id TEXT NOT NULL, source_journal_id TEXT NOT NULL, source_fingerprint TEXT NOT NULL,"
+	  " source_endpoint TEXT NOT NULL, destination_boot_id TEXT NOT NULL, destination_journal_id TEXT NOT NULL,"
+	  " destination_fingerprint TEXT NOT NULL, destination_endpoint TEXT NOT NULL,"
+	  " options TEXT NOT NULL, progress TEXT, plan BLOB NOT NULL);"
+	  /* 7 done, 9 cancelled, 10 failed, 12 lost: enum migration_state never changes its numbers */
+	  "CREATE UNIQUE INDEX migration_one_a_vm ON migration (vm_uuid) WHERE state NOT IN (7, 9, 10, 12);"
+	  "CREATE INDEX migration_open ON migration (id) WHERE state NOT IN (7, 9, 10, 12);"
+	  "CREATE INDEX migration_owed ON migration (id) WHERE owed <> 0;"
+	  "CREATE TABLE step (migration INTEGER NOT NULL REFERENCES migration(id), generation INTEGER NOT NULL,"
+	  " side INTEGER NOT NULL, step INTEGER NOT NULL, sequence INTEGER NOT NULL, epoch INTEGER NOT NULL,"
+	  " outcome INTEGER NOT NULL, tries INTEGER NOT NULL, changed_wall_ms INTEGER NOT NULL,"
+	  " PRIMARY KEY (migration, generation, side, step));"
+	  "CREATE TABLE event (number INTEGER PRIMARY KEY AUTOINCREMENT, wall_ms INTEGER NOT NULL, migration INTEGER,"
+	  " host TEXT, kind TEXT NOT NULL, state TEXT, text TEXT NOT NULL, details TEXT);"
+	  "CREATE INDEX event_by_migration ON event (migration, number);" },
 };
 
 static int write_epoch(struct store *store, uint64_t from, uint64_t to, struct err *err)
@@ -174,8 +174,8 @@ int store_event_insert(struct store *store, const struct store_event *event, str
 	return db_exec(store->db, err,
 	               "INSERT INTO event (wall_ms, migration, host, kind, state, text, details)"
 	               " VALUES (?, ?, ?, ?, ?, ?, ?)",
-	               "iusssss", store->clock->wall_ms(store->clock), event->migration, or_null(event->host), event->kind,
-	               or_null(event->state), event->text, event->details);
+	               "iusssss", store->clock->wall_ms(store->clock), event->migration, or_null(event->host),
+	               event->kind, or_null(event->state), event->text, event->details);
 }
 
 int store_event_add(struct store *store, const struct store_event *event, struct err *err)

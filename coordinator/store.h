@@ -57,7 +57,7 @@ int store_inventory_get(struct store *store, const char *host, struct msg_invent
 
 struct store_migration {
 	uint64_t id;
-	char key[LIMIT_ID];         /* idempotency key; "": none */
+	char key[LIMIT_ID]; /* idempotency key; "": none */
 	uint64_t request_digest;
 	uuid_bytes vm;
 	char vm_name[LIMIT_NAME];
@@ -69,15 +69,15 @@ struct store_migration {
 	char cause_text[LIMIT_TEXT];
 	char submitted_by[LIMIT_NAME];
 	int64_t submitted_wall_ms, started_wall_ms, ended_wall_ms; /* 0: not yet */
-	int64_t state_wall_ms;      /* since when it is in this state */
+	int64_t state_wall_ms;                                     /* since when it is in this state */
 	uint64_t kept_until_wall_ms;
 	struct msg_budget budget;
-	struct store_party {        /* what is needed of each side, source first */
+	struct store_party {                                  /* what is needed of each side, source first */
 		char boot_id[LIMIT_ID], journal_id[LIMIT_ID]; /* as of the start */
 		char fingerprint[LIMIT_ID], endpoint[LIMIT_ID];
 	} party[2];
-	char *options;              /* JSON; heap */
-	char *progress;             /* JSON of the last figures; heap; NULL: none */
+	char *options;  /* JSON; heap */
+	char *progress; /* JSON of the last figures; heap; NULL: none */
 };
 void store_migration_free(struct store_migration *migration); /* what it owns, not the struct */
 
@@ -86,16 +86,16 @@ struct store_step {
 	enum side side;
 	enum step step;
 	uint64_t sequence;
-	enum outcome outcome;       /* UNKNOWN: due, not answered */
+	enum outcome outcome; /* UNKNOWN: due, not answered */
 	uint32_t tries;
 };
 
 /* What goes into the same transaction as a change. */
 struct store_change {
-	enum migration_state from;  /* state before */
-	const char *kind, *text;    /* of the event row; kind NULL: no event */
-	const char *host;           /* NULL: none */
-	const char *details;        /* JSON or NULL */
+	enum migration_state from; /* state before */
+	const char *kind, *text;   /* of the event row; kind NULL: no event */
+	const char *host;          /* NULL: none */
+	const char *details;       /* JSON or NULL */
 	const struct store_step *steps;
 	size_t step_count;
 };
@@ -109,9 +109,11 @@ int store_migration_save(struct store *store, struct store_migration *migration,
                          struct err *err);
 /* 1: found, 0: not. store_migration_free() it. */
 int store_migration_get(struct store *store, uint64_t id, struct store_migration *ret_migration, struct err *err);
-int store_migration_by_key(struct store *store, const char *key, struct store_migration *ret_migration, struct err *err);
+int store_migration_by_key(struct store *store, const char *key, struct store_migration *ret_migration,
+                           struct err *err);
 /* Ids of migrations whose key begins with this; at most `max`. Returns how many, or -1. */
 int store_migration_by_prefix(struct store *store, const char *prefix, uint64_t *ret_ids, int max, struct err *err);
+/* ERR_UNKNOWN_ID if there is no such migration. */
 int store_plan_get(struct store *store, uint64_t id, struct msg_plan *ret_plan, struct err *err);
 
 struct store_filter {
@@ -133,10 +135,10 @@ int store_migration_counts(struct store *store, uint64_t ret_counts[MIGRATION_ST
 /* ---- events ---- */
 
 struct store_event {
-	uint64_t number, migration;  /* migration 0: none */
+	uint64_t number, migration; /* migration 0: none */
 	int64_t wall_ms;
 	char host[LIMIT_NAME], kind[LIMIT_NAME], state[LIMIT_NAME], text[LIMIT_TEXT];
-	char *details;               /* JSON, heap, or NULL */
+	char *details; /* JSON, heap, or NULL */
 };
 /* number and wall_ms are set here; details may be NULL. */
 int store_event_add(struct store *store, const struct store_event *event, struct err *err);

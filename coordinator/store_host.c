@@ -81,8 +81,8 @@ int store_host_list(struct store *store, struct store_host **ret_list, size_t *r
 static int put_inventory(struct store *store, const char *host, const struct msg_inventory *inventory, const void *blob,
                          size_t bytes, struct err *err)
 {
-	if (db_exec(store->db, err, "UPDATE host SET inventory = ?, inventory_digest = ? WHERE name = ?", "bus", blob, bytes,
-	            inventory->digest, host) != 0)
+	if (db_exec(store->db, err, "UPDATE host SET inventory = ?, inventory_digest = ? WHERE name = ?", "bus", blob,
+	            bytes, inventory->digest, host) != 0)
 		return -1;
 	if (db_exec(store->db, err, "DELETE FROM vm WHERE host = ?", "s", host) != 0)
 		return -1;
@@ -90,8 +90,9 @@ static int put_inventory(struct store *store, const char *host, const struct msg
 		const struct msg_vm *vm = &inventory->vms[i];
 		char uuid[37];
 		uuid_unparse_lower(vm->uuid, uuid);
-		if (db_exec(store->db, err, "INSERT INTO vm (host, uuid, name, state, memory_bytes) VALUES (?, ?, ?, ?, ?)",
-		            "sssiu", host, uuid, vm->name, (int64_t)vm->state, vm->memory_bytes) != 0)
+		if (db_exec(store->db, err,
+		            "INSERT INTO vm (host, uuid, name, state, memory_bytes) VALUES (?, ?, ?, ?, ?)", "sssiu",
+		            host, uuid, vm->name, (int64_t)vm->state, vm->memory_bytes) != 0)
 			return err_wrap(err, "VM %s (%s) on %s", vm->name, uuid, host);
 	}
 	return 0;

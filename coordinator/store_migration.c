@@ -7,12 +7,14 @@
 
 #include "coordinator/store_room.h"
 
-#define COLUMNS \
-	"id, idem_key, request_digest, vm_uuid, vm_name, source, destination, state_bits, facts, side_source," \
+#define COLUMNS                                                                                                     \
+	"id, idem_key, request_digest, vm_uuid, vm_name, source, destination, state_bits, facts, side_source,"      \
 	" side_destination, cause, cause_text, generation, row_version, priority, submitted_by, submitted_wall_ms," \
-	" started_wall_ms, ended_wall_ms, state_wall_ms, kept_until_wall_ms, downtime_ms, suspend_ms, final_memory_ms," \
-	" final_disk_ms, verify_ms, votes_ms, activate_ms, source_boot_id, source_journal_id, source_fingerprint," \
-	" source_endpoint, destination_boot_id, destination_journal_id, destination_fingerprint, destination_endpoint," \
+	" started_wall_ms, ended_wall_ms, state_wall_ms, kept_until_wall_ms, downtime_ms, suspend_ms, "             \
+	"final_memory_ms,"                                                                                          \
+	" final_disk_ms, verify_ms, votes_ms, activate_ms, source_boot_id, source_journal_id, source_fingerprint,"  \
+	" source_endpoint, destination_boot_id, destination_journal_id, destination_fingerprint, "                  \
+	"destination_endpoint,"                                                                                     \
 	" options, progress"
 
 void store_migration_free(struct store_migration *migration)
@@ -37,8 +39,9 @@ static char *column_copy(sqlite3_stmt *stmt, int column)
 
 static void read_budget(sqlite3_stmt *stmt, int column, struct msg_budget *budget)
 {
-	uint32_t *fields[] = {&budget->total_ms,  &budget->suspend_ms, &budget->final_memory_ms, &budget->final_disk_ms,
-	                      &budget->verify_ms, &budget->votes_ms,   &budget->activate_ms};
+	uint32_t *fields[] = { &budget->total_ms,      &budget->suspend_ms, &budget->final_memory_ms,
+		               &budget->final_disk_ms, &budget->verify_ms,  &budget->votes_ms,
+		               &budget->activate_ms };
 	for (int i = 0; i < 7; i++)
 		*fields[i] = (uint32_t)db_int(stmt, column + i);
 }
@@ -54,8 +57,11 @@ static int read_migration(sqlite3_stmt *stmt, struct store_migration *m, struct 
 	db_text(stmt, 4, m->vm_name, sizeof(m->vm_name));
 	db_text(stmt, 5, m->source, sizeof(m->source));
 	db_text(stmt, 6, m->destination, sizeof(m->destination));
-	struct migration_packed packed = {.state = db_int(stmt, 7), .facts = db_int(stmt, 8), .source = db_int(stmt, 9),
-	                                  .destination = db_int(stmt, 10), .cause = db_int(stmt, 11)};
+	struct migration_packed packed = { .state = db_int(stmt, 7),
+		                           .facts = db_int(stmt, 8),
+		                           .source = db_int(stmt, 9),
+		                           .destination = db_int(stmt, 10),
+		                           .cause = db_int(stmt, 11) };
 	if (uuid_parse(uuid, m->vm) != 0 || migration_unpack(&packed, &m->core) != 0)
 		return err_set(err, ERR_CORRUPT, "migration %llu in the database has impossible values",
 		               (unsigned long long)m->id);
@@ -101,20 +107,27 @@ static int insert_migration(struct store *store, struct store_migration *m, cons
 	m->row_version = 1;
 	if (db_exec(store->db, err,
 	            "INSERT INTO migration (idem_key, request_digest, vm_uuid, vm_name, source, destination, state,"
-	            " state_bits, facts, side_source, side_destination, cause, cause_text, owed, generation, row_version,"
+	            " state_bits, facts, side_source, side_destination, cause, cause_text, owed, generation, "
+	            "row_version,"
 	            " priority, submitted_by, submitted_wall_ms, started_wall_ms, ended_wall_ms, state_wall_ms,"
 	            " kept_until_wall_ms, downtime_ms, suspend_ms, final_memory_ms, final_disk_ms, verify_ms, votes_ms,"
 	            " activate_ms, source_boot_id, source_journal_id, source_fingerprint, source_endpoint,"
-	            " destination_boot_id, destination_journal_id, destination_fingerprint, destination_endpoint, options,"
-	            " plan) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', 0, ?, ?, ?, ?, ?, 0, 0, ?, 0, 0, 0, 0, 0, 0, 0, 0,"
+	            " destination_boot_id, destination_journal_id, destination_fingerprint, destination_endpoint, "
+	            "options,"
+	            " plan) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', 0, ?, ?, ?, ?, ?, 0, 0, ?, 0, 0, 0, 0, 0, "
+	            "0, 0, 0,"
 	            " '', '', '', '', '', '', '', '', ?, ?)",
-	            "sussss" "iiiiii" "iuisii" "sb", m->key[0] ? m->key : NULL, m->request_digest, uuid, m->vm_name, m->source,
-	            m->destination, (int64_t)m->core.state, packed.state, packed.facts, packed.source, packed.destination,
-	            packed.cause, (int64_t)m->generation, m->row_version, (int64_t)m->priority, m->submitted_by,
-	            m->submitted_wall_ms, m->state_wall_ms, m->options ? m->options : "{}", plan, plan_bytes) != 0)
+	            "sussss"
+	            "iiiiii"
+	            "iuisii"
+	            "sb",
+	            m->key[0] ? m->key : NULL, m->request_digest, uuid, m->vm_name, m->source, m->destination,
+	            (int64_t)m->core.state, packed.state, packed.facts, packed.source, packed.destination, packed.cause,
+	            (int64_t)m->generation, m->row_version, (int64_t)m->priority, m->submitted_by, m->submitted_wall_ms,
+	            m->state_wall_ms, m->options ? m->options : "{}", plan, plan_bytes) != 0)
 		return -1;
 	m->id = (uint64_t)db_last_id(store->db);
-	struct store_event event = {.migration = m->id, .kind = "submitted"};
+	struct store_event event = { .migration = m->id, .kind = "submitted" };
 	snprintf(event.state, sizeof(event.state), "%s", migration_state_name(m->core.state));
 	snprintf(event.text, sizeof(event.text), "%s from %s to %s, by %s", m->vm_name, m->source, m->destination,
 	         m->submitted_by);
@@ -126,8 +139,9 @@ static int vm_is_taken(struct store *store, const struct store_migration *m, str
 {
 	char uuid[37];
 	uuid_unparse_lower(m->vm, uuid);
-	sqlite3_stmt *stmt = db_query(store->db, err,
-	                              "SELECT id FROM migration WHERE vm_uuid = ? AND state NOT IN (7, 9, 10, 12)", "s", uuid);
+	sqlite3_stmt *stmt =
+		db_query(store->db, err, "SELECT id FROM migration WHERE vm_uuid = ? AND state NOT IN (7, 9, 10, 12)",
+	                 "s", uuid);
 	if (!stmt)
 		return -1;
 	int more = db_step(store->db, stmt, err);
@@ -169,8 +183,8 @@ static int save_step(struct store *store, const struct store_migration *m, const
 	return db_exec(store->db, err,
 	               "INSERT INTO step (migration, generation, side, step, sequence, epoch, outcome, tries,"
 	               " changed_wall_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-	               "uiiiuuiii", m->id, (int64_t)m->generation, (int64_t)step->side, (int64_t)step->step, step->sequence,
-	               store->epoch, (int64_t)step->outcome, (int64_t)step->tries, now);
+	               "uiiiuuiii", m->id, (int64_t)m->generation, (int64_t)step->side, (int64_t)step->step,
+	               step->sequence, store->epoch, (int64_t)step->outcome, (int64_t)step->tries, now);
 }
 
 static int update_row(struct store *store, const struct store_migration *m, enum migration_state from, struct err *err)
@@ -187,22 +201,31 @@ static int update_row(struct store *store, const struct store_migration *m, enum
 	            " destination_boot_id = ?, destination_journal_id = ?, destination_fingerprint = ?,"
 	            " destination_endpoint = ?, progress = ?"
 	            " WHERE id = ? AND state = ? AND generation = ? AND row_version = ?",
-	            "iiiii" "isiii" "iuiiiiiii" "ssss" "ssss" "s" "uiiu", (int64_t)m->core.state, packed.state, packed.facts,
-	            packed.source, packed.destination, packed.cause, m->cause_text, owed_of(&m->core),
-	            m->started_wall_ms, m->ended_wall_ms, m->state_wall_ms, m->kept_until_wall_ms,
-	            (int64_t)m->budget.total_ms, (int64_t)m->budget.suspend_ms, (int64_t)m->budget.final_memory_ms,
-	            (int64_t)m->budget.final_disk_ms, (int64_t)m->budget.verify_ms, (int64_t)m->budget.votes_ms,
-	            (int64_t)m->budget.activate_ms, s->boot_id, s->journal_id, s->fingerprint, s->endpoint, d->boot_id,
-	            d->journal_id, d->fingerprint, d->endpoint, m->progress, m->id, (int64_t)from, (int64_t)m->generation,
-	            m->row_version) != 0)
+	            "iiiii"
+	            "isiii"
+	            "iuiiiiiii"
+	            "ssss"
+	            "ssss"
+	            "s"
+	            "uiiu",
+	            (int64_t)m->core.state, packed.state, packed.facts, packed.source, packed.destination, packed.cause,
+	            m->cause_text, owed_of(&m->core), m->started_wall_ms, m->ended_wall_ms, m->state_wall_ms,
+	            m->kept_until_wall_ms, (int64_t)m->budget.total_ms, (int64_t)m->budget.suspend_ms,
+	            (int64_t)m->budget.final_memory_ms, (int64_t)m->budget.final_disk_ms, (int64_t)m->budget.verify_ms,
+	            (int64_t)m->budget.votes_ms, (int64_t)m->budget.activate_ms, s->boot_id, s->journal_id,
+	            s->fingerprint, s->endpoint, d->boot_id, d->journal_id, d->fingerprint, d->endpoint, m->progress,
+	            m->id, (int64_t)from, (int64_t)m->generation, m->row_version) != 0)
 		return -1;
 	if (db_changes(store->db) != 1)
-		return err_set(err, ERR_CONFLICT, "migration %llu was changed by somebody else (expected %s, row version %llu)",
-		               (unsigned long long)m->id, migration_state_name(from), (unsigned long long)m->row_version);
+		return err_set(err, ERR_CONFLICT,
+		               "migration %llu was changed by somebody else (expected %s, row version %llu)",
+		               (unsigned long long)m->id, migration_state_name(from),
+		               (unsigned long long)m->row_version);
 	return 0;
 }
 
-static int save(struct store *store, const struct store_migration *m, const struct store_change *change, struct err *err)
+static int save(struct store *store, const struct store_migration *m, const struct store_change *change,
+                struct err *err)
 {
 	if (update_row(store, m, change->from, err) != 0)
 		return -1;
@@ -211,7 +234,7 @@ static int save(struct store *store, const struct store_migration *m, const stru
 			return -1;
 	if (!change->kind)
 		return 0;
-	struct store_event event = {.migration = m->id, .details = NULL};
+	struct store_event event = { .migration = m->id, .details = NULL };
 	snprintf(event.kind, sizeof(event.kind), "%s", change->kind);
 	snprintf(event.state, sizeof(event.state), "%s", migration_state_name(m->core.state));
 	snprintf(event.text, sizeof(event.text), "%s", change->text ? change->text : "");
@@ -259,9 +282,9 @@ int store_migration_by_key(struct store *store, const char *key, struct store_mi
 int store_migration_by_prefix(struct store *store, const char *prefix, uint64_t *ret_ids, int max, struct err *err)
 {
 	int count = 0;
-	sqlite3_stmt *stmt = db_query(store->db, err,
-	                              "SELECT id FROM migration WHERE substr(idem_key, 1, length(?)) = ? ORDER BY id LIMIT ?", "ssi",
-	                              prefix, prefix, (int64_t)max);
+	sqlite3_stmt *stmt = db_query(
+		store->db, err, "SELECT id FROM migration WHERE substr(idem_key, 1, length(?)) = ? ORDER BY id LIMIT ?",
+		"ssi", prefix, prefix, (int64_t)max);
 	if (!stmt)
 		return -1;
 	int more;
@@ -302,8 +325,8 @@ int store_migration_list(struct store *store, const struct store_filter *filter,
 		" AND (? = '' OR vm_uuid = ? OR vm_name = ?) ORDER BY id LIMIT ?",
 		"uiiiiiissssssi", filter->after, (int64_t)filter->state, (int64_t)filter->state,
 		(int64_t)(filter->final_too || filter->state != 0 || filter->owed_only || filter->kept_only),
-		(int64_t)filter->owed_only, (int64_t)filter->kept_only, store->clock->wall_ms(store->clock), host, host, host, vm,
-		vm, vm, (int64_t)filter->limit);
+		(int64_t)filter->owed_only, (int64_t)filter->kept_only, store->clock->wall_ms(store->clock), host, host,
+		host, vm, vm, vm, (int64_t)filter->limit);
 	int more = stmt ? 1 : -1;
 	while (more == 1 && count < filter->limit && (more = db_step(store->db, stmt, err)) == 1) {
 		if (count == room) {

@@ -10,7 +10,7 @@ set -eu
 build="gcc make pkg-config protobuf-c-compiler libprotobuf-c-dev libzmq3-dev libczmq-dev
  libsqlite3-dev libjansson-dev libssl-dev libxxhash-dev libsmartcols-dev libconfuse-dev
  libsystemd-dev libnbd-dev libiscsi-dev uthash-dev uuid-dev scdoc"
-run="qemu-system-common qemu-utils nbdkit tgt"
+run="qemu-system-common qemu-utils nbdkit tgt fuse3"
 check="clang libcmocka-dev valgrind libclang-rt-14-dev clang-format clang-tidy cppcheck gcovr jq"
 
 what=all

@@ -41,7 +41,7 @@ t() {
 	local name=$1
 	shift
 	local message
-	if message=$( set -e; "$@" 2>&1 ); then
+	if message=$( ( set -e; "$@" ) 2>&1 ); then
 		echo "ok - $name"
 	else
 		echo "not ok - $name"
@@ -51,8 +51,8 @@ t() {
 	fi
 }
 
-fail() {
-	echo "$*"
+fail() { # on standard error: the caller may have redirected what it prints
+	echo "$*" >&2
 	exit 1
 }
 
@@ -116,7 +116,8 @@ verify() {
 }
 
 submit() { # submit VM HOST [options]: prints the migration's id
-	local vm=$1 to=$2
+	local vm=$1 to=$2 out
 	shift 2
-	drover migrate "$vm" --to "$to" "$@" --json | jq -r .id
+	out=$(drover migrate "$vm" --to "$to" "$@" --json) || fail "submit $vm: $out"
+	printf '%s\n' "$out" | jq -r .id
 }

@@ -14,7 +14,7 @@
 #include "agent/hypervisor/sim_driver.h"
 
 #define HEAD_BYTES sizeof(struct sim_frame)
-#define LOG_OFF_MS 100u /* courtesy on the way out: must not hold up a cancel */
+#define LOG_OFF_MS 50u /* courtesy on the way out: must not hold up a cancel */
 #define WORD_PAGES 64u
 
 struct sender {
@@ -29,6 +29,7 @@ struct sender {
 	uint64_t sent_bytes, sent_total_bytes;
 	uint32_t round;
 	json_t *state;
+	bool logging;             /* the guest may log what it writes */
 };
 
 static int put(struct sender *sender, const void *bytes, size_t count, struct err *err)
@@ -223,6 +224,7 @@ static int begin(struct sender *sender, struct err *err)
 	sender->buffer = malloc(HEAD_BYTES + (size_t)SIM_RUN_PAGES * SIM_PAGE_BYTES);
 	if (sender->table == NULL || sender->buffer == NULL)
 		return err_set(err, ERR_NO_MEMORY, "no memory to send %s", source->record.name);
+	sender->logging = true;
 	if (sim_call(paths, source->record.name, json_pack("{s:s,s:b}", "op", "dirty-log", "on", 1), SIM_CALL_MS,
 	             &source->cancel, NULL, err) != 0)
 		return -1;
@@ -255,7 +257,7 @@ int sim_source_send(struct hypervisor_source *source, const struct hypervisor_se
 	send->sent(send->ctx, sender.sent_bytes, took_ms);
 	result = 0;
 out:
-	if (result != 0)
+	if (result != 0 && sender.logging)
 		sim_call(&source->hv->paths, source->record.name, json_pack("{s:s,s:b}", "op", "dirty-log", "on", 0), LOG_OFF_MS,
 		         NULL, NULL, NULL);
 	let_go(&sender);

@@ -81,7 +81,7 @@ int cancel_add(struct cancel *cancel, void (*fn)(void *ctx), void *ctx, struct e
 	if (cancel->count == CANCEL_ENTRIES_MAX) {
 		rc = err_set(err, ERR_INTERNAL, "more than %d things to cancel", CANCEL_ENTRIES_MAX);
 	} else {
-		cancel->entries[cancel->count++] = (struct entry){ fn, ctx };
+		cancel->entries[cancel->count++] = (struct entry) { fn, ctx };
 		if (atomic_load(&cancel->fired))
 			fn(ctx);
 	}

@@ -52,7 +52,7 @@ static bool next_process(const char **at, struct proc_id *ret_id)
 	if (end == *at || *end != ':' || pid <= 0)
 		return false;
 	const char *ticks = end + 1;
-	*ret_id = (struct proc_id){ (pid_t)pid, strtoull(ticks, &end, 10) };
+	*ret_id = (struct proc_id) { (pid_t)pid, strtoull(ticks, &end, 10) };
 	*at = end;
 	return end != ticks;
 }
@@ -61,17 +61,10 @@ int clean_exporter(struct leg *leg, const struct journal_resource *resource, str
 {
 	int rc = 0;
 	char name[LIMIT_NAME + 48];
-	for (const char *at = resource->note; *at;) {
-		char *end = NULL;
-		struct proc_id id = { .pid = (pid_t)strtol(at, &end, 10) };
-		if (end == at || *end != ':')
-			break;
-		at = end + 1;
-		id.start_ticks = strtoull(at, &end, 10);
+	struct proc_id id;
+	for (const char *at = resource->note; next_process(&at, &id);)
 		if (proc_kill(&id, KILL_MS, rc ? NULL : err))
 			rc = -1;
-		at = end + strspn(end, " ");
-	}
 	if (rc)
 		return err_wrap(err, "end the exporter of %s", resource->name);
 	for (unsigned i = 0; i < 8; i++) {
@@ -112,9 +105,9 @@ static int clean_one(struct leg *leg, const struct journal_resource *resource, c
 	case RESOURCE_SOURCE_DISK:
 		return 0; /* the VM's own disk stays with it */
 	case RESOURCE_FILE:
-		return unlink(resource->path) && errno != ENOENT ?
-		               err_errno(err, ERR_IO, errno, "remove %s", resource->path) :
-		               0;
+		return unlink(resource->path) && errno != ENOENT
+		               ? err_errno(err, ERR_IO, errno, "remove %s", resource->path)
+		               : 0;
 	case RESOURCE_KINDS:
 		break;
 	}

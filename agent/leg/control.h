@@ -26,8 +26,8 @@ int control_fd(const struct control *control); /* of the agent's connection; -1:
 bool control_accept(struct control *control);
 /* 1: *ret_msg is the caller's (msg_free), 0: nothing there, -1: the agent is gone (or sent garbage and was dropped). */
 int control_read(struct control *control, struct msg *ret_msg);
-/* False: it did not go (no agent, or it does not read). One that `matters` drops the connection then: the agent connects
- * again and is told everything anew. */
+/* False: it did not go (no agent, or it does not read). One that `matters` drops the connection then: the agent
+ * connects again and is told everything anew. */
 bool control_send(struct control *control, const struct msg *msg, bool matters);
 
 #endif

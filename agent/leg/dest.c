@@ -130,7 +130,8 @@ static int make_disk(struct dest *dest, unsigned i, struct err *err)
 	const struct sr_config *sr = agent_conf_sr(dest->leg->conf, plan->to[i].sr);
 	if (!sr)
 		return err_set(err, ERR_NO_MAP, "this host has no storage repository %s", plan->to[i].sr);
-	if (sr_disk_path(sr, plan->vm.uuid, plan->vm.disks[i].name, dest->leg->options.migration, dest->disks[i].path, err) ||
+	if (sr_disk_path(sr, plan->vm.uuid, plan->vm.disks[i].name, dest->leg->options.migration, dest->disks[i].path,
+	                 err) ||
 	    reserve(dest, i, err) || make_image(dest, i, sr, err) || start_exporter(dest, i, err))
 		return err_wrap(err, "disk %s", plan->vm.disks[i].name);
 	return 0;

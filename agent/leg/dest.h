@@ -3,8 +3,9 @@
  * The destination side of a leg: dest.c (making, activating, taking away, letting go), dest_copy.c (from the first
  * connection to a complete copy).
  *
- * Threads: the conductor owns everything and receives the memory; stream 0's reader fills the ring and the queue of digests;
- * the verifier reads back; the relays' threads ask for connections to exporters; the main thread looks whether they live.
+ * Threads: the conductor owns everything and receives the memory; stream 0's reader fills the ring and the queue of
+ * digests; the verifier reads back; the relays' threads ask for connections to exporters; the main thread looks whether
+ * they live.
  */
 #ifndef DROVER_LEG_DEST_H
 #define DROVER_LEG_DEST_H
@@ -16,10 +17,10 @@
 #define DEST_BATCHES_MAX 8 /* digests that wait; stream 0 is not read meanwhile */
 
 struct dest_disk {
-	struct exporter *exporter;     /* under dest->lock while others may use it; NULL: fenced */
+	struct exporter *exporter; /* under dest->lock while others may use it; NULL: fenced */
 	struct exporter_access access;
 	char path[LIMIT_PATH];
-	uint64_t reserve_bytes;        /* under dest->lock, as are the next two */
+	uint64_t reserve_bytes; /* under dest->lock, as are the next two */
 	uint64_t arrived_bytes, shrunk_at_bytes;
 	struct err fence_error;
 	struct exporter *to_fence;
@@ -27,7 +28,7 @@ struct dest_disk {
 
 struct dest_batch {
 	struct frame_digests digests;
-	uint64_t *stored;              /* what is there */
+	uint64_t *stored; /* what is there */
 };
 
 struct dest {
@@ -43,7 +44,7 @@ struct dest {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	bool link_taken, link_up;
-	bool ended;                    /* the end of stream came */
+	bool ended; /* the end of stream came */
 	uint64_t memory_received, memory_announced;
 	bool verifying, verifier_runs, verifier_stop;
 	unsigned batch_first, batch_count;

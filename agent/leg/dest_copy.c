@@ -8,10 +8,10 @@
 #include "agent/leg/dest.h"
 #include "common/log.h"
 
-#define LINK_WAIT_MS 60000              /* for the source to connect; it gives up before */
+#define LINK_WAIT_MS 60000 /* for the source to connect; it gives up before */
 #define HELLO_MS 5000
 #define RING_BYTES (1024u * 1024)
-#define SHRINK_BYTES (16u << 20)        /* data that came in before the reserve is shrunk again */
+#define SHRINK_BYTES (16u << 20) /* data that came in before the reserve is shrunk again */
 
 /* ---- digests ---- */
 static void batch_free(struct dest_batch *batch)
@@ -69,15 +69,16 @@ static int verify(struct dest *dest, struct dest_batch *batch, struct err *err)
 	struct frame_digest_result result = { .disk = digests->disk, .batch = digests->batch };
 	unsigned char payload[32];
 	/* Nobody fences before the verifier is idle. */
-	if (exporter_digests(dest->disks[digests->disk].exporter, digests->granules, digests->count, batch->stored, err))
+	if (exporter_digests(dest->disks[digests->disk].exporter, digests->granules, digests->count, batch->stored,
+	                     err))
 		return err_wrap(err, "read disk %u back", digests->disk);
 	for (uint32_t i = 0; i < digests->count; i++)
 		if (batch->stored[i] != digests->digests[i] && result.bad++ == 0)
 			result.first_bad = digests->granules[i];
 	leg_link_post(dest->leg, FRAME_DIGEST_RESULT, payload, frame_digest_result_put(payload, &result));
 	if (result.bad)
-		return err_set(err, ERR_CORRUPT, "disk %u: %u granules are not what was sent (first: %u)", digests->disk,
-		               result.bad, result.first_bad);
+		return err_set(err, ERR_CORRUPT, "disk %u: %u granules are not what was sent (first: %u)",
+		               digests->disk, result.bad, result.first_bad);
 	return 0;
 }
 
@@ -145,7 +146,8 @@ static int on_pass_end(struct dest *dest, const unsigned char *payload, uint32_t
 		shrink(disk, 0);
 	disk->reserve_bytes = 0;
 	pthread_mutex_unlock(&dest->lock);
-	log_debug("event=pass-end disk=%u pass=%u bytes=%" PRIu64, pass_end.disk, pass_end.pass, pass_end.covered_bytes);
+	log_debug("event=pass-end disk=%u pass=%u bytes=%" PRIu64, pass_end.disk, pass_end.pass,
+	          pass_end.covered_bytes);
 	return 0;
 }
 
@@ -343,8 +345,8 @@ static int await_end(struct dest *dest, struct err *err)
 	if (cancel_fired(dest->leg->work))
 		rc = err_set(err, ERR_CANCELLED, "cancelled");
 	else if (dest->memory_received != dest->memory_announced)
-		rc = err_set(err, ERR_CORRUPT, "%" PRIu64 " bytes of memory came, %" PRIu64 " were sent", dest->memory_received,
-		             dest->memory_announced);
+		rc = err_set(err, ERR_CORRUPT, "%" PRIu64 " bytes of memory came, %" PRIu64 " were sent",
+		             dest->memory_received, dest->memory_announced);
 	pthread_mutex_unlock(&dest->lock);
 	return rc;
 }

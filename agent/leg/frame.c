@@ -82,7 +82,7 @@ static void get_word(struct reader *in, char *ret_text, size_t room)
 static struct reader reader_of(const void *payload, uint32_t bytes)
 {
 	const unsigned char *at = payload;
-	return (struct reader){ at, at + bytes, false };
+	return (struct reader) { at, at + bytes, false };
 }
 
 static int finish(const struct reader *in, enum frame_type type, struct err *err)
@@ -124,7 +124,7 @@ int frame_header_get(const unsigned char header[FRAME_HEADER_BYTES], uint64_t ex
 	if (number != expected_number)
 		return err_set(err, ERR_PROTOCOL, "frame %llu where %llu is due", (unsigned long long)number,
 		               (unsigned long long)expected_number);
-	*ret_header = (struct frame_header){ (enum frame_type)type, bytes, number, checksum };
+	*ret_header = (struct frame_header) { (enum frame_type)type, bytes, number, checksum };
 	return 0;
 }
 

@@ -26,7 +26,7 @@
 #define FRAME_VERSION 1u
 #define FRAME_HEADER_BYTES 32u
 #define FRAME_PAYLOAD_MAX (512u * 1024)
-#define FRAME_DIGESTS_MAX 16384u /* entries of one digests frame */
+#define FRAME_DIGESTS_MAX 16384u         /* entries of one digests frame */
 #define FRAME_MEMORY_BYTES (256u * 1024) /* what a memory frame carries at most */
 
 enum frame_type {
@@ -37,7 +37,7 @@ enum frame_type {
 	FRAME_DIGEST_RESULT, /* D: whether they do */
 	FRAME_END,           /* S: end of stream: D has it all */
 	FRAME_FACTS,
-	FRAME_ERROR,         /* the sender has failed, and why */
+	FRAME_ERROR, /* the sender has failed, and why */
 	FRAME_PING,
 	FRAME_TYPES
 };
@@ -45,7 +45,7 @@ const char *frame_type_name(enum frame_type type);
 
 struct frame_header {
 	enum frame_type type;
-	uint32_t bytes;      /* of the payload */
+	uint32_t bytes; /* of the payload */
 	uint64_t number;
 	uint64_t checksum;
 };
@@ -61,30 +61,30 @@ int frame_payload_check(const struct frame_header *header, const void *payload, 
 struct frame_hello {
 	uint64_t migration;
 	uint32_t generation;
-	enum side side;          /* of the sender */
-	uint32_t stream;         /* 0, or 1 + the disk's number in the plan */
-	uint32_t disk_count;     /* D on stream 0: how to reach the disks; else 0 */
+	enum side side;      /* of the sender */
+	uint32_t stream;     /* 0, or 1 + the disk's number in the plan */
+	uint32_t disk_count; /* D on stream 0: how to reach the disks; else 0 */
 	struct exporter_access disks[LIMIT_DISKS];
 };
 struct frame_pass_end {
 	uint32_t disk, pass;
-	uint64_t covered_bytes;  /* by this pass */
+	uint64_t covered_bytes; /* by this pass */
 };
 struct frame_digests {
 	uint32_t disk;
-	uint32_t batch;          /* named in the result */
+	uint32_t batch; /* named in the result */
 	uint32_t count;
-	uint32_t *granules;      /* room for FRAME_DIGESTS_MAX, the caller's */
+	uint32_t *granules; /* room for FRAME_DIGESTS_MAX, the caller's */
 	uint64_t *digests;
 };
 struct frame_digest_result {
 	uint32_t disk, batch;
-	uint32_t bad;            /* granules that hold something else */
-	uint32_t first_bad;      /* one of them */
+	uint32_t bad;       /* granules that hold something else */
+	uint32_t first_bad; /* one of them */
 };
 struct frame_end {
-	uint64_t memory_bytes;   /* of all memory frames */
-	uint32_t disk_count;     /* disks that were copied */
+	uint64_t memory_bytes;      /* of all memory frames */
+	uint32_t disk_count;        /* disks that were copied */
 	struct verdict_facts facts; /* the source's, with stream_ended */
 };
 

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A leg: one migration as one host does it. What both sides have in common: the main thread with its loop, the commands,
- * the facts and what is due by them; source*.c and dest*.c are the two sides.
+ * A leg: one migration as one host does it. What both sides have in common: the main thread with its loop, the
+ * commands, the facts and what is due by them; source*.c and dest*.c are the two sides.
  *
  * Laws
  *  1. Votes, facts and resources are journaled by the main thread, before anything is done or said.
  *  2. verdict_due() decides, here as in recovery; a leg that was killed at any instruction is followed by one that does
  *     what is due by the journal.
- *  3. The main thread never blocks in anything but the journal. What blocks is a job of the conductor or has a thread of
- *     its own, and ends within 200 ms of cancel_fire(work).
+ *  3. The main thread never blocks in anything but the journal. What blocks is a job of the conductor or has a thread
+ * of its own, and ends within 200 ms of cancel_fire(work).
  *  4. The first error is the one that is reported.
  */
 #ifndef DROVER_LEG_H
@@ -35,7 +35,7 @@
 #define LEG_PROGRESS_MS 500 /* progress, retries and watches go by this tick */
 
 struct leg_options {
-	const char *home;      /* NULL: DROVER_HOME or the system's */
+	const char *home; /* NULL: DROVER_HOME or the system's */
 	uint64_t migration;
 	uint32_t generation;
 	enum side side;
@@ -60,7 +60,7 @@ enum job_kind {
 	JOB_RECOVER = 1 << 0,
 	JOB_PREPARE = 1 << 1,
 	JOB_COPY = 1 << 2,
-	JOB_VM = 1 << 3,      /* S: resume, D: activate */
+	JOB_VM = 1 << 3, /* S: resume, D: activate */
 	JOB_CLEAN = 1 << 4,
 	JOB_RELEASE = 1 << 5,
 };
@@ -79,7 +79,7 @@ struct leg_side {
 	int (*release)(struct leg *leg, struct err *err); /* after a commit */
 	void (*granted)(struct leg *leg);
 	void (*tick)(struct leg *leg);
-	void (*facts)(struct leg *leg);                   /* something new is known */
+	void (*facts)(struct leg *leg); /* something new is known */
 	void (*free)(struct leg *leg);
 };
 extern const struct leg_side leg_source, leg_dest;
@@ -97,13 +97,13 @@ struct leg {
 	struct hypervisor *hv;
 	struct queue *queue;
 	struct conductor *conductor;
-	struct cancel *work;           /* ends the copying; everything but what the verdict needs */
+	struct cancel *work; /* ends the copying; everything but what the verdict needs */
 
 	/* by PREPARE or the journal; not changed while jobs run that use it */
 	struct msg_plan *plan;
 	struct tls_identity *identity;
-	struct disk_limit *limit;      /* what goes over the network */
-	char endpoint[LIMIT_ID];       /* D: ours, S: the peer's */
+	struct disk_limit *limit; /* what goes over the network */
+	char endpoint[LIMIT_ID];  /* D: ours, S: the peer's */
 	char peer_fingerprint[LIMIT_ID];
 	struct source *source;
 	struct dest *dest;
@@ -111,28 +111,28 @@ struct leg {
 	/* any thread */
 	_Atomic uint64_t wire_bytes;
 	atomic_bool granted, ready, suspending;
-	pthread_mutex_t link_lock;     /* link: set and taken by side threads, posted to by main */
+	pthread_mutex_t link_lock; /* link: set and taken by side threads, posted to by main */
 	struct link *link;
 
 	/* main thread only */
 	struct journal *journal;
 	struct control *control;
 	int signal_fd;
-	struct verdict_facts facts;    /* as journaled */
+	struct verdict_facts facts; /* as journaled */
 	struct verdict_local local;
-	struct err cause;              /* first error */
+	struct err cause; /* first error */
 	bool prepared, copying;
-	bool recovering;               /* JOB_RECOVER has not told yet what there is: nothing is done */
-	bool settled;                  /* after an abort: nothing is held any more */
+	bool recovering; /* JOB_RECOVER has not told yet what there is: nothing is done */
+	bool settled;    /* after an abort: nothing is held any more */
 	bool released;
-	bool ending;                   /* told to by a signal, or an orphan: leaves when nothing is held */
-	bool stop;                     /* leave the loop */
-	unsigned busy;                 /* enum job_kind */
-	int64_t retry_at_ms;           /* what failed is not tried before */
-	struct msg_session reported;   /* last */
+	bool ending;                 /* told to by a signal, or an orphan: leaves when nothing is held */
+	bool stop;                   /* leave the loop */
+	unsigned busy;               /* enum job_kind */
+	int64_t retry_at_ms;         /* what failed is not tried before */
+	struct msg_session reported; /* last */
 	struct verdict_facts told_peer;
 	struct command commands[STEPS];
-	enum step last;                /* whose answer is sent again to a new agent */
+	enum step last; /* whose answer is sent again to a new agent */
 	int64_t agent_seen_ms, tick_at_ms;
 	uint64_t kept_until_wall_ms;
 	struct msg_budget budget;
@@ -159,9 +159,9 @@ void leg_send(struct leg *leg, struct msg *msg, bool matters); /* fills the enve
 
 /* ---- leg_command.c ---- */
 void leg_command(struct leg *leg, const struct msg *msg);
-void leg_settle(struct leg *leg);          /* answers what can be answered now */
+void leg_settle(struct leg *leg); /* answers what can be answered now */
 void leg_report(struct leg *leg, bool always);
-void leg_greet(struct leg *leg);           /* a new agent: report, and the last answer again */
+void leg_greet(struct leg *leg); /* a new agent: report, and the last answer again */
 
 /* ---- for the sides: any thread but main ---- */
 void leg_post_fail(struct leg *leg, const struct err *cause);
@@ -192,8 +192,8 @@ void leg_link_post(struct leg *leg, enum frame_type type, const void *payload, u
 int64_t leg_now_ms(void);
 
 /* ---- clean.c: conductor ---- */
-/* Takes away what is journaled for this session, newest first, and strikes it off. The first failure is returned, the rest
- * is tried all the same. `hv_disks` (may be NULL) are the VM's disks, for bitmaps. */
+/* Takes away what is journaled for this session, newest first, and strikes it off. The first failure is returned, the
+ * rest is tried all the same. `hv_disks` (may be NULL) are the VM's disks, for bitmaps. */
 int clean_resources(struct leg *leg, const struct hypervisor_disk *hv_disks, unsigned hv_disk_count, struct err *err);
 /* Kills the exporters whose processes are journaled. */
 int clean_exporter(struct leg *leg, const struct journal_resource *resource, struct err *err);

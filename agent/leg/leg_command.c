@@ -228,7 +228,7 @@ void leg_command(struct leg *leg, const struct msg *msg)
 	struct command *command = &leg->commands[step];
 	if (msg->generation != leg->options.generation || in->side != leg->options.side) {
 		struct command kept = *command;
-		*command = (struct command){ .state = COMMAND_PENDING, .sequence = msg->sequence };
+		*command = (struct command) { .state = COMMAND_PENDING, .sequence = msg->sequence };
 		refuse(leg, step, ERR_STALE, "this leg serves another generation or side");
 		*command = kept;
 		return;

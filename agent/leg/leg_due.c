@@ -175,8 +175,8 @@ static bool set_flag(struct leg *leg, const struct verdict_facts *flag, const ch
 	struct err err = { 0 };
 	if (journal_flag(leg->journal, leg->options.migration, leg->options.generation, flag, &leg->local, &leg->facts,
 	                 &err)) {
-		log_error("event=not-journaled migration=%" PRIu64 " flag=%s error=\"%s\"", leg->options.migration, name,
-		          err.text);
+		log_error("event=not-journaled migration=%" PRIu64 " flag=%s error=\"%s\"", leg->options.migration,
+		          name, err.text);
 		return false;
 	}
 	log_notice("event=fact migration=%" PRIu64 " side=%s fact=%s", leg->options.migration,
@@ -195,9 +195,9 @@ static unsigned journal_due(struct leg *leg)
 		else if (due & DUTY_CAST_ABORT)
 			ok = cast(leg, VOTE_ABORT);
 		else if (due & DUTY_RENOUNCE)
-			ok = set_flag(leg, &(struct verdict_facts){ .renounced = true }, "renounced");
+			ok = set_flag(leg, &(struct verdict_facts) { .renounced = true }, "renounced");
 		else if ((due & DUTY_ACTIVATE) && !leg->facts.activating)
-			ok = set_flag(leg, &(struct verdict_facts){ .activating = true }, "activating");
+			ok = set_flag(leg, &(struct verdict_facts) { .activating = true }, "activating");
 		else
 			return due;
 		if (!ok) {

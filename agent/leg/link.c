@@ -19,15 +19,15 @@ struct link {
 	struct cancel *stop;
 	pthread_t reader, poster;
 
-	/* Senders in order of arrival (a mutex alone lets one busy sender starve the others); whose turn it is owns next_out,
-	 * the send buffer and the writing side of the connection. */
+	/* Senders in order of arrival (a mutex alone lets one busy sender starve the others); whose turn it is owns
+	 * next_out, the send buffer and the writing side of the connection. */
 	pthread_mutex_t turn_lock;
 	pthread_cond_t turned;
 	uint64_t next_turn, turn;
 	uint64_t next_out;
 	unsigned char *out;
 
-	pthread_mutex_t lock;      /* what follows */
+	pthread_mutex_t lock; /* what follows */
 	pthread_cond_t wake;
 	bool stopping;
 	unsigned first, count;
@@ -39,7 +39,8 @@ struct link {
 
 /* Header and payload in one buffer, so that a small frame is one TLS record. */
 static int write_frame(struct tls_conn *conn, unsigned char *buffer, enum frame_type type, uint64_t number,
-                       const void *payload, uint32_t bytes, const struct cancel *cancel, int timeout_ms, struct err *err)
+                       const void *payload, uint32_t bytes, const struct cancel *cancel, int timeout_ms,
+                       struct err *err)
 {
 	if (bytes)
 		memcpy(buffer + FRAME_HEADER_BYTES, payload, bytes);
@@ -242,7 +243,8 @@ int link_send(struct link *link, enum frame_type type, const void *payload, uint
 	if (cancel && cancel_fired(cancel))
 		err_set(err, ERR_CANCELLED, "cancelled");
 	else
-		rc = write_frame(link->conn, link->out, type, link->next_out++, payload, bytes, cancel, LINK_SILENCE_MS, err);
+		rc = write_frame(link->conn, link->out, type, link->next_out++, payload, bytes, cancel, LINK_SILENCE_MS,
+		                 err);
 	turn_give(link);
 	return rc;
 }
@@ -260,4 +262,3 @@ void link_post(struct link *link, enum frame_type type, const void *payload, uin
 	}
 	pthread_mutex_unlock(&link->lock);
 }
-

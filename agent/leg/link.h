@@ -20,7 +20,8 @@ struct link;
 
 struct link_handlers {
 	void *ctx;
-	/* In the reader's thread; may block (then nothing is read). -1: the frame is wrong, the link goes down with err. */
+	/* In the reader's thread; may block (then nothing is read). -1: the frame is wrong, the link goes down with
+	 * err. */
 	int (*frame)(void *ctx, enum frame_type type, const unsigned char *payload, uint32_t bytes, struct err *err);
 	/* In the reader's thread, once, the last call: the link is down and why. Also after link_stop(). */
 	void (*down)(void *ctx, const struct err *cause);

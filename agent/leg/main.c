@@ -114,8 +114,13 @@ static int print_inventory(const char *home)
 int main(int argc, char **argv)
 {
 	static const struct argp argp = {
-		options, parse, "inventory\nrun --migration N --generation G --side source|destination [--recover]",
-		"Does what blocks for one migration on one host; started by drover-agent.", NULL, NULL, NULL
+		options,
+		parse,
+		"inventory\nrun --migration N --generation G --side source|destination [--recover]",
+		"Does what blocks for one migration on one host; started by drover-agent.",
+		NULL,
+		NULL,
+		NULL
 	};
 	struct arguments arguments = { .mode = MODE_NONE };
 	argp_parse(&argp, argc, argv, 0, NULL, &arguments);

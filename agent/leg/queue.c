@@ -73,7 +73,7 @@ void queue_post(struct queue *queue, void (*fn)(struct leg *leg, void *arg), voi
 		log_error("event=out-of-memory");
 		abort();
 	}
-	*item = (struct item){ NULL, fn, arg };
+	*item = (struct item) { NULL, fn, arg };
 	pthread_mutex_lock(&queue->lock);
 	*queue->last = item;
 	queue->last = &item->next;
@@ -223,7 +223,7 @@ void conductor_job(struct conductor *conductor, conductor_fn run, conductor_done
 		log_error("event=too-many-jobs");
 		abort();
 	}
-	conductor->jobs[(conductor->first + conductor->count++) % JOBS_MAX] = (struct job){ run, done };
+	conductor->jobs[(conductor->first + conductor->count++) % JOBS_MAX] = (struct job) { run, done };
 	pthread_cond_signal(&conductor->wake);
 	pthread_mutex_unlock(&conductor->lock);
 }

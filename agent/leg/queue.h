@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How a leg's threads talk: workers hand closures to the main thread (post, or call and wait), the main thread hands jobs to
- * the conductor, one thread that does what blocks, job after job, and that lives as long as the leg (exporters die with the
- * thread that started them).
+ * How a leg's threads talk: workers hand closures to the main thread (post, or call and wait), the main thread hands
+ * jobs to the conductor, one thread that does what blocks, job after job, and that lives as long as the leg (exporters
+ * die with the thread that started them).
  */
 #ifndef DROVER_LEG_QUEUE_H
 #define DROVER_LEG_QUEUE_H

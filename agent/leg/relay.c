@@ -20,13 +20,13 @@
 /* ---- one relay ---- */
 struct flow {
 	unsigned char *buffer;
-	size_t at, end;   /* what is in it */
+	size_t at, end; /* what is in it */
 };
 
 struct relay {
 	struct tls_conn *conn;
 	int fd;
-	struct flow up, down;      /* fd to peer, peer to fd */
+	struct flow up, down; /* fd to peer, peer to fd */
 	bool fd_ended, peer_ended;
 	short fd_events, tls_events; /* what we wait for */
 };
@@ -154,15 +154,15 @@ enum slot_state {
 	SLOT_FREE = 0,
 	SLOT_PENDING, /* accepted, has proven nothing */
 	SLOT_RUNNING,
-	SLOT_ENDED,   /* the thread is to be joined */
+	SLOT_ENDED, /* the thread is to be joined */
 };
 
 struct slot {
 	struct relays *relays;
-	enum slot_state state;  /* under relays->lock */
-	bool evicted;           /* under relays->lock */
+	enum slot_state state; /* under relays->lock */
+	bool evicted;          /* under relays->lock */
 	pthread_t thread;
-	int fd;                 /* pending: the accepted socket; source: the far end of the pair */
+	int fd; /* pending: the accepted socket; source: the far end of the pair */
 	struct tls_conn *conn;
 	int64_t since_ms;
 	uint32_t disk;
@@ -243,15 +243,15 @@ void relays_free(struct relays *relays)
 
 static struct frame_hello hello_of(const struct relays *relays, enum side side, uint32_t stream)
 {
-	return (struct frame_hello){ .migration = relays->setup.migration,
-		                     .generation = relays->setup.generation,
-		                     .side = side,
-		                     .stream = stream };
+	return (struct frame_hello) { .migration = relays->setup.migration,
+		                      .generation = relays->setup.generation,
+		                      .side = side,
+		                      .stream = stream };
 }
 
 /* ---- source ---- */
-static int dial(struct relays *relays, const char *endpoint, uint32_t stream, int timeout_ms, struct tls_conn **ret_conn,
-                struct err *err)
+static int dial(struct relays *relays, const char *endpoint, uint32_t stream, int timeout_ms,
+                struct tls_conn **ret_conn, struct err *err)
 {
 	const struct relay_setup *setup = &relays->setup;
 	struct tls_conn *conn = NULL;
@@ -319,8 +319,8 @@ static bool prove(struct slot *slot, struct frame_hello *ret_hello)
 	struct tls_conn *conn = NULL;
 	int64_t deadline_ms = slot->since_ms + RELAY_HELLO_MS;
 	int fd = fcntl(slot->fd, F_DUPFD_CLOEXEC, 3);
-	if (fd < 0 ||
-	    tls_open(&conn, setup->identity, TLS_SERVER, fd, setup->cancel, net_left_ms(deadline_ms), setup->wire, NULL))
+	if (fd < 0 || tls_open(&conn, setup->identity, TLS_SERVER, fd, setup->cancel, net_left_ms(deadline_ms),
+	                       setup->wire, NULL))
 		return false;
 	if (link_hello_read(conn, ret_hello, setup->cancel, net_left_ms(deadline_ms), NULL) ||
 	    ret_hello->migration != setup->migration || ret_hello->generation != setup->generation ||

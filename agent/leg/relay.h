@@ -24,18 +24,18 @@
 #define RELAY_STREAMS_MAX (4 * LIMIT_DISKS) /* a sink may use several connections a disk */
 #define RELAY_HELLO_MS 5000                 /* handshake and hello together take no longer */
 
-/* Relays between `conn` and the stream socket `fd` until either side ends (0), fails (-1) or `cancel`. Blocks. What goes
- * from fd to the peer waits for `limit` (may be NULL). Closes nothing. `arrived` (may be NULL) hears of bytes that came
- * from the peer and were taken by fd. */
+/* Relays between `conn` and the stream socket `fd` until either side ends (0), fails (-1) or `cancel`. Blocks. What
+ * goes from fd to the peer waits for `limit` (may be NULL). Closes nothing. `arrived` (may be NULL) hears of bytes that
+ * came from the peer and were taken by fd. */
 int relay_run(struct tls_conn *conn, int fd, const struct cancel *cancel, struct disk_limit *limit,
               void (*arrived)(void *ctx, uint64_t bytes), void *ctx, struct err *err);
 
 struct relays;
 
 struct relay_setup {
-	struct tls_identity *identity;   /* with the peer's fingerprint set; outlives the relays */
-	struct cancel *cancel;           /* outlives the relays */
-	struct disk_limit *limit;        /* may be NULL */
+	struct tls_identity *identity; /* with the peer's fingerprint set; outlives the relays */
+	struct cancel *cancel;         /* outlives the relays */
+	struct disk_limit *limit;      /* may be NULL */
 	_Atomic uint64_t *wire;
 	uint64_t migration;
 	uint32_t generation;

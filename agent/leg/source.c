@@ -78,7 +78,8 @@ static int match_disks(struct source *source, struct err *err)
 {
 	const struct msg_vm *vm = &source->leg->plan->vm;
 	if (source->disk_count != vm->disk_count)
-		return err_set(err, ERR_CONFLICT, "the VM has %u disks, the plan %u", source->disk_count, vm->disk_count);
+		return err_set(err, ERR_CONFLICT, "the VM has %u disks, the plan %u", source->disk_count,
+		               vm->disk_count);
 	for (unsigned i = 0; i < vm->disk_count; i++) {
 		unsigned found = i;
 		while (found < vm->disk_count && strcmp(source->disks[found].hv.name, vm->disks[i].name) != 0)
@@ -89,7 +90,8 @@ static int match_disks(struct source *source, struct err *err)
 		source->disks[i].hv = source->disks[found].hv;
 		source->disks[found].hv = other;
 		if (source->disks[i].hv.size_bytes != vm->disks[i].size_bytes)
-			return err_set(err, ERR_CONFLICT, "disk %s has another size than in the plan", vm->disks[i].name);
+			return err_set(err, ERR_CONFLICT, "disk %s has another size than in the plan",
+			               vm->disks[i].name);
 	}
 	return 0;
 }
@@ -142,9 +144,9 @@ static void undrain(struct source_disk *disk)
 {
 	struct leg *leg = disk->source->leg;
 	struct err err = { 0 };
-	if (leg->options.recover ? disk_source_clean(&disk->hv, leg->options.migration, &err) :
-	    disk->drained        ? disk_source_undrain(disk->live, &err) :
-	                           0)
+	if (leg->options.recover ? disk_source_clean(&disk->hv, leg->options.migration, &err)
+	    : disk->drained      ? disk_source_undrain(disk->live, &err)
+	                         : 0)
 		log_warning("event=undrain-failed migration=%" PRIu64 " disk=%s error=\"%s\"", leg->options.migration,
 		            disk->hv.name, err.text);
 	else
@@ -166,10 +168,9 @@ static void close_disk(struct source_disk *disk)
 {
 	struct leg *leg = disk->source->leg;
 	struct err err = { 0 };
-	if (disk->copy)
-		disk_copy_free(disk->copy);
-	if (disk->sink)
-		sink_close(disk->sink);
+	/* The sink gives the copy's buffers back when it is closed. */
+	sink_close(disk->sink);
+	disk_copy_free(disk->copy);
 	if (disk->live && disk_source_close(disk->live, &err))
 		log_warning("event=bitmap-left migration=%" PRIu64 " disk=%s error=\"%s\"", leg->options.migration,
 		            disk->hv.name, err.text);
@@ -277,7 +278,7 @@ static int release(struct leg *leg, struct err *err)
 		leg->ops->source_close(source->vm);
 	source->vm = NULL;
 	if (leg->ops->source_destroy(leg->hv, leg->plan->vm.uuid, err) ||
-	    leg_flag(leg, &(struct verdict_facts){ .released = true }, err) ||
+	    leg_flag(leg, &(struct verdict_facts) { .released = true }, err) ||
 	    leg_resource_list(leg, &list, &count, err))
 		return -1;
 	int rc = 0;

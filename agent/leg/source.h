@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The source side of a leg, in parts: source.c (jobs but the copy), source_copy.c (the copy from connecting to the end of
- * stream), source_pass.c (passes over disks, digests), source_progress.c (figures).
+ * The source side of a leg, in parts: source.c (jobs but the copy), source_copy.c (the copy from connecting to the end
+ * of stream), source_pass.c (passes over disks, digests), source_progress.c (figures).
  *
- * Threads: the conductor owns everything; a thread per disk while a pass runs; the main thread reads the atomics and fires
- * leg->work; stream 0's reader delivers digest results.
+ * Threads: the conductor owns everything; a thread per disk while a pass runs; the main thread reads the atomics and
+ * fires leg->work; stream 0's reader delivers digest results.
  */
 #ifndef DROVER_LEG_SOURCE_H
 #define DROVER_LEG_SOURCE_H
@@ -15,9 +15,9 @@
 
 struct source_disk {
 	struct source *source;
-	unsigned index;              /* in the plan */
+	unsigned index; /* in the plan */
 	struct hypervisor_disk hv;
-	int64_t bitmap_id;           /* resource; 0: none */
+	int64_t bitmap_id; /* resource; 0: none */
 	struct disk_source *live;
 	struct sink *sink;
 	struct disk_copy *copy;
@@ -31,20 +31,27 @@ struct source_disk {
 	uint64_t sent_bytes;
 	int rc;
 	/* digests; counters under source->lock */
-	uint32_t batch;              /* number of the next one */
+	uint32_t batch; /* number of the next one */
 	uint32_t batches_out, batches_back;
 	uint32_t bad, first_bad;
-	uint32_t *granules;          /* FRAME_DIGESTS_MAX */
+	uint32_t *granules; /* FRAME_DIGESTS_MAX */
 	uint64_t *digests;
-	unsigned char *payload;      /* FRAME_PAYLOAD_MAX */
+	unsigned char *payload; /* FRAME_PAYLOAD_MAX */
 };
 
 enum source_phase { SOURCE_CONNECT = 0, SOURCE_DISK, SOURCE_MEMORY, SOURCE_READY, SOURCE_SWITCH, SOURCE_VERIFY };
 
 /* Moments of the downtime, ms of clock_real; 0: not yet. */
 enum source_moment {
-	MOMENT_SUSPENDING, MOMENT_SUSPENDED, MOMENT_MEMORY, MOMENT_DISKS, MOMENT_ENDED, MOMENT_VERIFIED, MOMENT_VOTED,
-	MOMENT_OVER, MOMENTS
+	MOMENT_SUSPENDING,
+	MOMENT_SUSPENDED,
+	MOMENT_MEMORY,
+	MOMENT_DISKS,
+	MOMENT_ENDED,
+	MOMENT_VERIFIED,
+	MOMENT_VOTED,
+	MOMENT_OVER,
+	MOMENTS
 };
 
 struct source {
@@ -57,19 +64,19 @@ struct source {
 	struct disk_limit *no_limit; /* the copy engine's: bytes are counted where they leave, in the relays */
 	struct link *link;           /* the conductor's own reference */
 
-	pthread_mutex_t lock;        /* digests, grant */
+	pthread_mutex_t lock; /* digests, grant */
 	pthread_cond_t changed;
 
-	unsigned char *memory;       /* frame being filled */
+	unsigned char *memory; /* frame being filled */
 	size_t memory_fill;
-	uint64_t memory_bytes;       /* sent in frames so far */
+	uint64_t memory_bytes; /* sent in frames so far */
 
 	struct converge_policy policy;
 	struct converge_state converge;
-	uint64_t link_bps;           /* best rate of a pass that was long enough to tell */
+	uint64_t link_bps; /* best rate of a pass that was long enough to tell */
 	bool forced;
 	int64_t copy_began_ms;
-	struct err gave_up;          /* policy's end of the copy */
+	struct err gave_up; /* policy's end of the copy */
 
 	/* figures for others */
 	_Atomic int phase;
@@ -79,7 +86,7 @@ struct source {
 	_Atomic int64_t began_ms;
 
 	/* main thread */
-	bool listed;                 /* the disks are journaled, to be dropped or kept */
+	bool listed; /* the disks are journaled, to be dropped or kept */
 	uint64_t wire_before, rate_bps;
 	int64_t wire_at_ms;
 };

@@ -9,14 +9,14 @@
 #include "agent/leg/source.h"
 #include "common/log.h"
 
-#define CONNECT_MS 20000          /* D may hear of COPY later than we do */
+#define CONNECT_MS 20000 /* D may hear of COPY later than we do */
 #define CONNECT_PAUSE_MS 100
-#define DISK_PASSES_MAX 8         /* before memory begins; more are made beside it */
-#define DISK_SMALL_MS 1000        /* what is left of the disks goes over in this time: begin with memory */
-#define DISK_GAIN_PERCENT 30      /* a pass that leaves more than this much less is worth another */
-#define READY_PAUSE_MS 100        /* between passes while only the grant is missing */
-#define FIXED_MS 60               /* of a switchover beside the data: suspend, verify, attach, votes */
-#define TELLING_BYTES (4u << 20)  /* a pass with less says nothing about the link */
+#define DISK_PASSES_MAX 8        /* before memory begins; more are made beside it */
+#define DISK_SMALL_MS 1000       /* what is left of the disks goes over in this time: begin with memory */
+#define DISK_GAIN_PERCENT 30     /* a pass that leaves more than this much less is worth another */
+#define READY_PAUSE_MS 100       /* between passes while only the grant is missing */
+#define FIXED_MS 60              /* of a switchover beside the data: suspend, verify, attach, votes */
+#define TELLING_BYTES (4u << 20) /* a pass with less says nothing about the link */
 
 /* ---- stream 0, as seen by its reader ---- */
 static int on_frame(void *ctx, enum frame_type type, const unsigned char *payload, uint32_t bytes, struct err *err)
@@ -27,7 +27,9 @@ static int on_frame(void *ctx, enum frame_type type, const unsigned char *payloa
 	struct err cause;
 	switch (type) {
 	case FRAME_DIGEST_RESULT:
-		return frame_digest_result_get(payload, bytes, &result, err) ? -1 : source_digest_result(source, &result, err);
+		return frame_digest_result_get(payload, bytes, &result, err)
+		               ? -1
+		               : source_digest_result(source, &result, err);
 	case FRAME_FACTS:
 		if (frame_facts_get(payload, bytes, &facts, err))
 			return -1;
@@ -131,8 +133,10 @@ static int open_disk(struct source_disk *disk, const struct exporter_access *acc
 	disk->payload = malloc(FRAME_PAYLOAD_MAX);
 	if (!disk->granules || !disk->digests || !disk->payload)
 		return err_set(err, ERR_NO_MEMORY, "disk %s", disk->hv.name);
-	if (sink_open(&disk->sink, access, connect_disk, disk, err) || cancel_add(leg->work, cancel_sink, disk->sink, err) ||
-	    disk_copy_new(&disk->copy, disk->live, disk->sink, disk->hv.size_bytes, source->no_limit, &disk->stats, err) ||
+	if (sink_open(&disk->sink, access, connect_disk, disk, err) ||
+	    cancel_add(leg->work, cancel_sink, disk->sink, err) ||
+	    disk_copy_new(&disk->copy, disk->live, disk->sink, disk->hv.size_bytes, source->no_limit, &disk->stats,
+	                  err) ||
 	    cancel_add(leg->work, cancel_copy, disk->copy, err))
 		return err_wrap(err, "disk %s", disk->hv.name);
 	return 0;
@@ -177,7 +181,8 @@ static int copy_disks(struct source *source, struct err *err)
 		log_info("event=pass migration=%" PRIu64 " of=disks pass=%u sent_bytes=%" PRIu64 " took_ms=%" PRIu64
 		         " dirty_bytes=%" PRIu64,
 		         source->leg->options.migration, pass, sent, took_ms, dirty);
-		if (dirty <= rate * DISK_SMALL_MS || dirty <= DISK_GRANULE_BYTES || dirty > before / 100 * (100 - DISK_GAIN_PERCENT))
+		if (dirty <= rate * DISK_SMALL_MS || dirty <= DISK_GRANULE_BYTES ||
+		    dirty > before / 100 * (100 - DISK_GAIN_PERCENT))
 			break;
 		before = dirty;
 	}
@@ -283,8 +288,9 @@ static enum hypervisor_next decide(struct source *source, const struct converge_
 	converge_explain(&source->converge, pass->left_bytes, words, sizeof(words));
 	log_info("event=pass migration=%" PRIu64 " of=memory+disks pass=%u sent_bytes=%" PRIu64 " took_ms=%" PRIu64
 	         " left_bytes=%" PRIu64 " expected_ms=%u decision=%d",
-	         source->leg->options.migration, source->converge.passes, pass->sent_bytes, pass->took_ms, pass->left_bytes,
-	         converge_expected_ms(&source->policy, &source->converge, pass->left_bytes), (int)decision);
+	         source->leg->options.migration, source->converge.passes, pass->sent_bytes, pass->took_ms,
+	         pass->left_bytes, converge_expected_ms(&source->policy, &source->converge, pass->left_bytes),
+	         (int)decision);
 	switch (decision) {
 	case CONVERGE_FORCE:
 		source->forced = true;
@@ -344,7 +350,7 @@ failed:
 static int on_suspending(void *ctx, struct err *err)
 {
 	struct source *source = ctx;
-	if (leg_flag(source->leg, &(struct verdict_facts){ .suspended = true }, err))
+	if (leg_flag(source->leg, &(struct verdict_facts) { .suspended = true }, err))
 		return err_wrap(err, "journal the suspension");
 	atomic_store(&source->leg->suspending, true);
 	atomic_store(&source->phase, SOURCE_SWITCH);
@@ -374,7 +380,7 @@ static int end_stream(struct source *source, struct err *err)
 {
 	struct leg *leg = source->leg;
 	unsigned char payload[64];
-	if (leg_flag(leg, &(struct verdict_facts){ .stream_ended = true }, err))
+	if (leg_flag(leg, &(struct verdict_facts) { .stream_ended = true }, err))
 		return err_wrap(err, "journal the end of stream");
 	/* leg->facts is the main thread's: what D needs of it is what was journaled just now. */
 	struct frame_end end = { .memory_bytes = source->memory_bytes,
@@ -415,11 +421,11 @@ int source_copy(struct leg *leg, struct err *err)
 {
 	struct source *source = leg->source;
 	const struct msg_plan *plan = leg->plan;
-	source->policy = (struct converge_policy){ .max_downtime_ms = plan->max_downtime_ms,
-		                                   .on_slow = plan->on_slow,
-		                                   .bandwidth_bps = plan->bandwidth_bps,
-		                                   .timeout_ms = (uint64_t)plan->timeout_s * 1000,
-		                                   .fixed_ms = FIXED_MS };
+	source->policy = (struct converge_policy) { .max_downtime_ms = plan->max_downtime_ms,
+		                                    .on_slow = plan->on_slow,
+		                                    .bandwidth_bps = plan->bandwidth_bps,
+		                                    .timeout_ms = (uint64_t)plan->timeout_s * 1000,
+		                                    .fixed_ms = FIXED_MS };
 	source->copy_began_ms = leg_now_ms();
 	atomic_store(&source->began_ms, source->copy_began_ms);
 	atomic_store(&source->memory_total, plan->vm.memory_bytes);

@@ -48,8 +48,9 @@ static int await_results(struct source_disk *disk, struct err *err)
 	while (disk->batches_back < disk->batches_out && !cancel_fired(source->leg->work))
 		pthread_cond_wait(&source->changed, &source->lock);
 	if (disk->bad)
-		rc = err_set(err, ERR_CORRUPT, "disk %s: %u granules at the destination are not what was sent (first: %u)",
-		             disk->hv.name, disk->bad, disk->first_bad);
+		rc = err_set(err, ERR_CORRUPT,
+		             "disk %s: %u granules at the destination are not what was sent (first: %u)", disk->hv.name,
+		             disk->bad, disk->first_bad);
 	else if (disk->batches_back < disk->batches_out)
 		rc = err_set(err, ERR_CANCELLED, "cancelled");
 	pthread_mutex_unlock(&source->lock);

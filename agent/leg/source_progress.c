@@ -79,11 +79,11 @@ static uint32_t between(struct source *source, enum source_moment from, enum sou
 void source_budget(struct leg *leg)
 {
 	struct source *source = leg->source;
-	leg->budget = (struct msg_budget){ .total_ms = between(source, MOMENT_SUSPENDING, MOMENT_OVER),
-		                           .suspend_ms = between(source, MOMENT_SUSPENDING, MOMENT_SUSPENDED),
-		                           .final_memory_ms = between(source, MOMENT_SUSPENDED, MOMENT_MEMORY),
-		                           .final_disk_ms = between(source, MOMENT_SUSPENDED, MOMENT_DISKS),
-		                           .verify_ms = between(source, MOMENT_ENDED, MOMENT_VERIFIED),
-		                           .votes_ms = between(source, MOMENT_VERIFIED, MOMENT_VOTED),
-		                           .activate_ms = between(source, MOMENT_VOTED, MOMENT_OVER) };
+	leg->budget = (struct msg_budget) { .total_ms = between(source, MOMENT_SUSPENDING, MOMENT_OVER),
+		                            .suspend_ms = between(source, MOMENT_SUSPENDING, MOMENT_SUSPENDED),
+		                            .final_memory_ms = between(source, MOMENT_SUSPENDED, MOMENT_MEMORY),
+		                            .final_disk_ms = between(source, MOMENT_SUSPENDED, MOMENT_DISKS),
+		                            .verify_ms = between(source, MOMENT_ENDED, MOMENT_VERIFIED),
+		                            .votes_ms = between(source, MOMENT_VERIFIED, MOMENT_VOTED),
+		                            .activate_ms = between(source, MOMENT_VOTED, MOMENT_OVER) };
 }

@@ -23,7 +23,7 @@
 
 #define DIGEST_BYTES 32
 #define CIPHERS "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384"
-#define READ_BUFFER_BYTES (128 * 1024) /* several records a system call */
+#define READ_BUFFER_BYTES (128 * 1024)   /* several records a system call */
 #define VALID_SECONDS (366L * 24 * 3600) /* of no meaning: the fingerprint decides, a clock does not */
 
 struct tls_identity {
@@ -36,10 +36,10 @@ struct tls_identity {
 struct tls_conn {
 	SSL *ssl;
 	int fd;
-	pthread_mutex_t lock;  /* every call into OpenSSL */
-	bool broken;           /* the writer's: a write was left half done */
+	pthread_mutex_t lock; /* every call into OpenSSL */
+	bool broken;          /* the writer's: a write was left half done */
 	_Atomic uint64_t *wire;
-	uint64_t counted;      /* under `lock`: what `wire` was told already */
+	uint64_t counted; /* under `lock`: what `wire` was told already */
 };
 
 static int tls_fail(struct err *err, enum err_code code, const char *what)
@@ -101,7 +101,8 @@ static int configure(SSL_CTX *ctx, struct tls_identity *identity)
 	SSL_CTX_set_default_read_buffer_len(ctx, READ_BUFFER_BYTES);
 	SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
 	SSL_CTX_set_cert_verify_callback(ctx, verify_peer, identity);
-	return SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) && SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) &&
+	return SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) &&
+	                       SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) &&
 	                       SSL_CTX_set_ciphersuites(ctx, CIPHERS) && SSL_CTX_set_num_tickets(ctx, 0)
 	               ? 0
 	               : -1;

@@ -67,6 +67,10 @@ int fleet_list(struct fleet *fleet, json_t **ret_list, struct err *err);
 /* Waits until the coordinator says that `hosts` of the fleet (all that are asked for) are connected. */
 int fleet_wait_connected(struct fleet *fleet, const struct fleet_host *only, unsigned timeout_ms, struct err *err);
 
+/* Waits some seconds until the coordinator knows a VM that was just made, so that the next command can name it. Not if
+ * coordinator or agent do not run. */
+void fleet_wait_known(struct fleet *fleet, const struct fleet_host *host, const char *uuid);
+
 /* Processes of one host (or of the coordinator), however they were started. malloc'ed. */
 int fleet_processes(const char *home, struct proc_id **ret_list, size_t *ret_count, struct err *err);
 /* Stops them all, looks again until there is none that is new, kills them all, waits until they are gone. */

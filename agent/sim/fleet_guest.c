@@ -162,6 +162,11 @@ int fleet_create(struct fleet *fleet, struct fleet_host *host, struct sim_record
 		}
 	}
 	close(lock);
+	if (result == 0) {
+		char uuid[37];
+		uuid_unparse_lower(record->uuid, uuid);
+		fleet_wait_known(fleet, host, uuid);
+	}
 	return result;
 }
 
@@ -210,8 +215,9 @@ static bool runs(const struct fleet_host *host, const struct sim_record *record)
 		return false;
 	if (record->disk_count > 0 && !sim_backend_alive(&host->paths, record->name, &id))
 		return false;
-	bool failed = sim_call(&host->paths, record->name, json_pack("{s:s}", "op", "status"), STATUS_MS, NULL, &reply, NULL) == 0 &&
-	              strcmp(json_string_value(json_object_get(reply, "state")), "failed") == 0;
+	sim_call(&host->paths, record->name, json_pack("{s:s}", "op", "status"), STATUS_MS, NULL, &reply, NULL);
+	const char *state = json_string_value(json_object_get(reply, "state"));
+	bool failed = state != NULL && strcmp(state, "failed") == 0;
 	json_decref(reply);
 	return !failed;
 }

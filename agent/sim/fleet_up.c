@@ -14,12 +14,14 @@
 #include "common/loop.h"
 
 #define ASK_MS 200u      /* between two questions to the coordinator */
+#define KNOWN_MS 5000u    /* for a new VM to get around */
 #define AGENT "drover-agent"
 #define COORDINATOR "drover-coordinator"
 
 struct question {
 	struct fleet *fleet;
 	const struct fleet_host *only; /* NULL: all */
+	const char *vm;                /* UUID of a VM that must be known too; NULL: none */
 	struct loop *loop;
 	struct bus_client *client;
 	uint32_t version;              /* 0: no welcome yet */
@@ -67,7 +69,7 @@ static void ask(void *ctx)
 			return;
 		}
 	}
-	request.u.request.verb = VERB_HOST_LIST;
+	request.u.request.verb = question->vm != NULL ? VERB_VM_LIST : VERB_HOST_LIST;
 	if (question->version != 0)
 		bus_client_send(question->client, &request, NULL);
 }
@@ -85,6 +87,20 @@ static bool connected(json_t *hosts, const char *name)
 	return false;
 }
 
+static bool knows(json_t *vms, const char *uuid)
+{
+	size_t index;
+	json_t *vm;
+	json_array_foreach(vms, index, vm) {
+		const char *its = json_string_value(json_object_get(vm, "uuid"));
+		if (its == NULL) /* as a migration has it */
+			its = json_string_value(json_object_get(json_object_get(vm, "vm"), "uuid"));
+		if (its != NULL && strcmp(its, uuid) == 0)
+			return true;
+	}
+	return false;
+}
+
 static void on_message(void *ctx, const struct msg *msg)
 {
 	struct question *question = ctx;
@@ -98,6 +114,13 @@ static void on_message(void *ctx, const struct msg *msg)
 	if (msg->kind != MSG_REPLY || msg->u.reply.json == NULL)
 		return;
 	json_t *doc = json_loads(msg->u.reply.json, 0, &why);
+	if (question->vm != NULL) {
+		question->done = knows(json_object_get(doc, "vms"), question->vm);
+		json_decref(doc);
+		if (question->done)
+			loop_stop(question->loop);
+		return;
+	}
 	json_t *hosts = json_object_get(doc, "hosts");
 	question->missing[0] = '\0';
 	for (unsigned i = 0; i < question->fleet->host_count; i++) {
@@ -126,9 +149,9 @@ static int explain(struct question *question, unsigned timeout_ms, struct err *e
 	               words[0] != '\0' ? words : "it has said nothing");
 }
 
-int fleet_wait_connected(struct fleet *fleet, const struct fleet_host *only, unsigned timeout_ms, struct err *err)
+static int ask_until(struct fleet *fleet, const struct fleet_host *only, const char *vm, unsigned timeout_ms, struct err *err)
 {
-	struct question question = { .fleet = fleet, .only = only };
+	struct question question = { .fleet = fleet, .only = only, .vm = vm };
 	char key[PATHS_MAX + 64], cert[PATHS_MAX + 64];
 	int result = -1;
 	snprintf(key, sizeof(key), "%s/keys/operator.cert_secret", fleet->coordinator.etc);
@@ -152,6 +175,19 @@ out:
 	bus_client_free(question.client);
 	loop_free(question.loop);
 	return result;
+}
+
+int fleet_wait_connected(struct fleet *fleet, const struct fleet_host *only, unsigned timeout_ms, struct err *err)
+{
+	return ask_until(fleet, only, NULL, timeout_ms, err);
+}
+
+void fleet_wait_known(struct fleet *fleet, const struct fleet_host *host, const char *uuid)
+{
+	struct proc_id id;
+	if (fleet_daemon_alive(&fleet->coordinator, "coordinator", COORDINATOR, &id) &&
+	    fleet_daemon_alive(&host->paths, "agent", AGENT, &id))
+		ask_until(fleet, host, uuid, KNOWN_MS, NULL);
 }
 
 static int start_agent(struct fleet_host *host, struct err *err)

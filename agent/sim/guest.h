@@ -54,7 +54,7 @@ struct guest {
 	unsigned char *memory;
 	_Atomic uint64_t *bitmap;
 	size_t bitmap_bytes;
-	_Atomic bool log_on;
+	_Atomic unsigned log_on;     /* 0 or 1; read and written with read-modify-write only, see guest_tick.c */
 	_Atomic uint64_t tick;       /* the last one that ran */
 	struct proc_id backend;      /* pid 0: none */
 	unsigned disk_count;         /* writable ones */

@@ -43,7 +43,7 @@ static int do_status(struct guest *guest, const json_t *request, json_t *reply, 
 	json_object_set_new(reply, "state", json_string(guest_state_name(guest->state)));
 	json_object_set_new(reply, "tick", json_integer((json_int_t)atomic_load(&guest->tick)));
 	json_object_set_new(reply, "throttle", json_integer(guest->throttle_percent));
-	json_object_set_new(reply, "log", json_boolean(atomic_load(&guest->log_on)));
+	json_object_set_new(reply, "log", json_boolean(atomic_load(&guest->log_on) != 0));
 	json_object_set_new(reply, "guest", json_string(guest->record.guest));
 	pthread_mutex_unlock(&guest->lock);
 	return 0;
@@ -59,10 +59,10 @@ static int do_fds(struct guest *guest, const json_t *request, json_t *reply, str
 
 static void set_log(struct guest *guest, bool on)
 {
-	atomic_store(&guest->log_on, false);
+	atomic_exchange(&guest->log_on, 0);
 	for (size_t i = 0; i < guest->bitmap_bytes / sizeof(uint64_t); i++)
 		atomic_store_explicit(&guest->bitmap[i], 0, memory_order_relaxed);
-	atomic_store(&guest->log_on, on);
+	atomic_exchange(&guest->log_on, on ? 1u : 0u);
 }
 
 static int do_dirty_log(struct guest *guest, const json_t *request, json_t *reply, struct err *err)
@@ -168,11 +168,37 @@ static int take_images(struct guest *guest, const json_t *disks, struct err *err
 	return 0;
 }
 
+struct saving {
+	struct guest *guest;
+	struct err err;
+	int result;
+};
+
+static void *save_record(void *ctx)
+{
+	struct saving *saving = ctx;
+	saving->result = sim_record_save(&saving->guest->paths, &saving->guest->record, &saving->err);
+	return NULL;
+}
+
+/* The VM stands still meanwhile: the record goes to the disk while the images are opened. */
 static int attach(struct guest *guest, const json_t *disks, struct err *err)
 {
-	if (take_images(guest, disks, err) != 0 || guest_disks_attach(guest, err) != 0 || guest_ledger_open(guest, err) != 0)
+	struct saving saving = { .guest = guest };
+	pthread_t thread;
+	if (take_images(guest, disks, err) != 0)
 		return -1;
-	if (sim_record_save(&guest->paths, &guest->record, err) != 0 ||
+	bool apart = pthread_create(&thread, NULL, save_record, &saving) == 0;
+	int result = guest_disks_attach(guest, err);
+	if (apart)
+		pthread_join(thread, NULL);
+	else
+		save_record(&saving);
+	if (result != 0)
+		return -1;
+	if (saving.result != 0)
+		return err_set(err, saving.err.code, "%s", saving.err.text);
+	if (guest_ledger_open(guest, err) != 0 ||
 	    sim_record_open(&guest->paths, guest->record.name, &guest->record_fd, &guest->record_offset, err) != 0)
 		return -1;
 	if (guest_worker_start(guest, err) != 0) /* it waits until the state says that it may run */

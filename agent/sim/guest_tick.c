@@ -29,9 +29,9 @@ static void write_memory(struct guest *guest, uint64_t tick)
 	for (uint64_t k = count; k-- > 0;) { /* page 0, with the tick counter, last */
 		uint64_t page = pattern_page_at(&guest->pattern, tick, k);
 		pattern_page(&guest->pattern, tick, page, page_of(guest, page));
-		/* Page, then flag, then bit: whoever sets the flag or takes the bit sees the page. */
-		atomic_thread_fence(memory_order_seq_cst);
-		if (atomic_load(&guest->log_on))
+		/* Page, then flag, then bit. Reading the flag is a read-modify-write, as is setting it: when this one comes
+		 * first, whoever sets the flag sees the page. Whoever takes the bit sees it as well. */
+		if (atomic_fetch_or(&guest->log_on, 0) != 0)
 			atomic_fetch_or(&guest->bitmap[page / 64], UINT64_C(1) << (page % 64));
 	}
 }

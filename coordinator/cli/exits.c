@@ -80,3 +80,8 @@ bool state_is_final(const char *state)
 			return true;
 	return false;
 }
+
+bool state_is_moving(const char *state)
+{
+	return strcmp(state, "copying") == 0 || strcmp(state, "switching") == 0;
+}

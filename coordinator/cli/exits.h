@@ -28,5 +28,7 @@ enum cli_exit exit_of_reply(enum err_code code, uint32_t exit_code);
 enum cli_exit exit_of_state(const char *state);
 /* Whether nothing more will happen by itself: ended, or in doubt, which waits for an operator. */
 bool state_is_final(const char *state);
+/* Whether data flows, so that rate and time left mean something. */
+bool state_is_moving(const char *state);
 
 #endif

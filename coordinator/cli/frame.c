@@ -6,6 +6,7 @@
 
 #include "common/units.h"
 #include "coordinator/cli/doc.h"
+#include "coordinator/cli/exits.h"
 #include "coordinator/cli/text.h"
 
 #define BAR_MIN 6u
@@ -78,6 +79,8 @@ static void put_rate(struct builder *b, const json_t *doc)
 	uint64_t rate = doc_number(doc, "progress.rate_bps", 0), eta_ms = doc_number(doc, "progress.eta_ms", 0);
 	char figure[TEXT_FIGURE], text[TEXT_FIGURE + 16];
 
+	if (!state_is_moving(doc_text(doc, "state")))
+		return;
 	if (rate) {
 		units_format_rate(rate, figure);
 		snprintf(text, sizeof(text), "  %s", figure);
@@ -155,6 +158,12 @@ static void detail_text(char *ret_text, size_t bytes, uint64_t done, uint64_t to
 	snprintf(ret_text, bytes, "  %s of %s  pass %" PRIu64, a, b, pass);
 }
 
+/* The destination has it all, whatever was reported last. */
+static bool arrived(const json_t *doc)
+{
+	return strcmp(doc_text(doc, "authority"), "destination") == 0;
+}
+
 static void add_memory(struct frame *frame, const struct screen *screen, const json_t *doc)
 {
 	uint64_t total = doc_number(doc, "progress.memory.total_bytes", 0),
@@ -169,6 +178,8 @@ static void add_memory(struct frame *frame, const struct screen *screen, const j
 		return;
 	if (pass > 0)
 		done = dirty < total ? total - dirty : 0;
+	if (arrived(doc))
+		done = total;
 	detail_text(detail, sizeof(detail), done, total, pass);
 	add_bar(frame, screen, "memory", done, total, detail);
 }
@@ -184,7 +195,7 @@ void frame_fill(struct frame *ret_frame, const struct screen *screen, const json
 	json_array_foreach(doc_list(doc, "progress.disks"), index, disk)
 	{
 		uint64_t size = doc_number(disk, "size_bytes", 0), left = doc_number(disk, "left_bytes", size);
-		uint64_t done = left < size ? size - left : 0;
+		uint64_t done = arrived(doc) ? size : left < size ? size - left : 0;
 
 		detail_text(text, 128, done, size, doc_number(disk, "pass", 0));
 		add_bar(ret_frame, screen, doc_text(disk, "name"), done, size, text);

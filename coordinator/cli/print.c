@@ -144,7 +144,9 @@ static void progress_text(char ret_text[PRINT_VALUE], const json_t *item)
 	uint64_t total = doc_number(item, "progress.bytes_total", 0);
 
 	ret_text[0] = '\0';
-	if (total)
+	if (strcmp(doc_text(item, "authority"), "destination") == 0)
+		snprintf(ret_text, PRINT_VALUE, "100%%"); /* it has it all, whatever was reported last */
+	else if (total)
 		snprintf(ret_text, PRINT_VALUE, "%u%%",
 		         text_percent(doc_number(item, "progress.bytes_done", 0), total));
 }
@@ -154,7 +156,7 @@ static bool is_moot(const char *key, const json_t *value, const json_t *item)
 {
 	if (strcmp(key, "eta_ms") != 0 && strcmp(key, "rate_bps") != 0)
 		return false;
-	return state_is_final(doc_text(item, "state")) || !json_is_integer(value) || json_integer_value(value) == 0;
+	return !state_is_moving(doc_text(item, "state")) || !json_is_integer(value) || json_integer_value(value) == 0;
 }
 
 /* Columns of which no item knows anything are left out. */

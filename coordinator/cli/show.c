@@ -152,7 +152,7 @@ static void progress_lines(const struct screen *screen, const json_t *doc)
 {
 	const json_t *progress = doc_get(doc, "progress");
 	uint64_t total = doc_number(progress, "bytes_total", 0), done = doc_number(progress, "bytes_done", 0);
-	bool moving = !state_is_final(doc_text(doc, "state"));
+	bool moving = state_is_moving(doc_text(doc, "state"));
 	char a[TEXT_FIGURE], b[TEXT_FIGURE];
 
 	if (!json_is_object(progress))

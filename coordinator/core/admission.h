@@ -17,12 +17,12 @@ struct admission_limits {
 };
 
 struct admission_entry {
-	uint64_t id;              /* of the migration: older ones have lower numbers */
+	uint64_t id; /* of the migration: older ones have lower numbers */
 	uint32_t vm, source, destination;
-	int32_t priority;         /* higher first; among equals the older */
-	bool active;              /* it runs already */
-	bool startable;           /* queued, and both hosts are there */
-	bool start;               /* result */
+	int32_t priority; /* higher first; among equals the older */
+	bool active;      /* it runs already */
+	bool startable;   /* queued, and both hosts are there */
+	bool start;       /* result */
 };
 
 /* Sets `start` of each entry: active ones keep their place, queued ones get what is left in order of priority. One that

@@ -74,7 +74,8 @@ static enum step command_when_final(const struct migration_core *core, enum side
 	if (part->cleanup_owed) {
 		if (!commit_decided(&core->facts))
 			return STEP_ABORT;
-		/* V10 holds for a lost VM too: what S has is the operator's to decide about until D is known to have run. */
+		/* V10 holds for a lost VM too: what S has is the operator's to decide about until D is known to have
+		 * run. */
 		return verdict_may_release(&core->facts) ? STEP_RELEASE : STEP_NONE;
 	}
 	return part->forget_owed ? STEP_FORGET : STEP_NONE;
@@ -136,10 +137,12 @@ static bool facts_matter(const struct migration_core *core)
 	       !facts_equal(&core->facts, &nothing);
 }
 
-static void add_action(struct migration_actions *actions, enum migration_action_kind kind, enum side side, enum step step)
+static void add_action(struct migration_actions *actions, enum migration_action_kind kind, enum side side,
+                       enum step step)
 {
 	if (actions->count < MIGRATION_ACTIONS_MAX)
-		actions->list[actions->count++] = (struct migration_action){.kind = kind, .side = side, .step = step};
+		actions->list[actions->count++] =
+			(struct migration_action) { .kind = kind, .side = side, .step = step };
 }
 
 static void due_side(const struct migration_core *core, enum side side, struct migration_actions *actions)
@@ -176,9 +179,9 @@ static bool verdict_is_stuck(const struct migration_core *core)
 	const struct migration_side *source = &core->side[0];
 	const struct verdict_facts *facts = &core->facts;
 	/* V3: a source that was rebooted after its end of stream can only vote as D did. */
-	bool source_cannot = unreachable(source) || (source->rebooted && facts->stream_ended &&
-	                                             facts->vote[PARTY_SOURCE] == VOTE_NONE &&
-	                                             facts->vote[PARTY_DESTINATION] == VOTE_NONE);
+	bool source_cannot = unreachable(source) ||
+	                     (source->rebooted && facts->stream_ended && facts->vote[PARTY_SOURCE] == VOTE_NONE &&
+	                      facts->vote[PARTY_DESTINATION] == VOTE_NONE);
 	return source_cannot && unreachable(&core->side[1]);
 }
 
@@ -252,7 +255,7 @@ static void settle_rolling_back(struct migration_core *core)
 		return;
 	if (!destination->done[STEP_ABORT] && !unreachable(destination))
 		return;
-	if (source->rebooted) /* with the VM in it: nothing of it runs anywhere */
+	if (source->rebooted && core->facts.suspended) /* with the VM in it, in the middle of a switchover */
 		finish(core, MIGRATION_LOST);
 	else
 		finish(core, core->cause == ERR_CANCELLED ? MIGRATION_CANCELLED : MIGRATION_FAILED);
@@ -410,7 +413,7 @@ static void on_answer(struct migration_core *core, const struct migration_event 
 			give_up(core, event->code == ERR_NONE ? ERR_INTERNAL : event->code, event->side, event->step);
 	}
 	if (event->step < STEP_ABORT)
-		on_report(core, &(struct migration_event){.side = event->side, .phase = event->phase});
+		on_report(core, &(struct migration_event) { .side = event->side, .phase = event->phase });
 }
 
 static void on_rebooted(struct migration_core *core, enum side side)
@@ -496,8 +499,8 @@ static void diff(const struct migration_core *before, const struct migration_cor
 	for (int i = 0; i < 2; i++) {
 		enum side side = i == 0 ? SIDE_SOURCE : SIDE_DESTINATION;
 		bool again = event->kind == MIGRATION_EVENT_RESTART ||
-		             (event->side == side && (event->kind == MIGRATION_EVENT_RETRY ||
-		                                      event->kind == MIGRATION_EVENT_HOST_UP));
+		             (event->side == side &&
+		              (event->kind == MIGRATION_EVENT_RETRY || event->kind == MIGRATION_EVENT_HOST_UP));
 		enum step step = migration_command(next, side);
 		if (facts_matter(next) && (fresh || again || next->state != before->state))
 			add_action(actions, MIGRATION_ACTION_TELL, side, STEP_NONE);

@@ -4,12 +4,13 @@
  *
  * Laws
  *  1. Total and deterministic: every event is defined in every state. A copy of the struct is a snapshot.
- *  2. The shell journals the new core first, then does the actions, any of which may be lost, late or done twice. What is
- *     still due is not remembered but computed: migration_due() gives the same on entry, on retry and after a restart.
+ *  2. The shell journals the new core first, then does the actions, any of which may be lost, late or done twice. What
+ * is still due is not remembered but computed: migration_due() gives the same on entry, on retry and after a restart.
  *  3. Who owns the VM is decided by common/verdict.h alone. The coordinator's own vote is part of the core, so it is
  *     journaled before it is told.
  *  4. A final state never changes; what is still owed to a host (cleaning up, forgetting) is, and is settled later.
- *  5. `committed` leads to `rolling-back` only by the destination's renouncing (V8); `rolling-back` never to `committed`.
+ *  5. `committed` leads to `rolling-back` only by the destination's renouncing (V8); `rolling-back` never to
+ * `committed`.
  *  6. The first error is the cause; a later one never replaces it (V13).
  */
 #ifndef DROVER_MIGRATION_H
@@ -52,23 +53,23 @@ enum reach {
 
 /* One host's part. */
 struct migration_side {
-	enum reach reach;          /* not journaled: unknown after a restart */
-	enum session_phase phase;  /* the newest that it reported */
-	bool done[STEPS];          /* steps it has answered as done */
-	bool rebooted;             /* its host was booted again since this migration began: images are gone */
-	bool journal_lost;         /* V11: it does not know this migration any more; counts as unreachable for votes */
-	bool cleanup_owed;         /* final, and the host was not there to clean up: done when it returns */
-	bool forget_owed;          /* final, and it was not yet told to forget the session */
+	enum reach reach;         /* not journaled: unknown after a restart */
+	enum session_phase phase; /* the newest that it reported */
+	bool done[STEPS];         /* steps it has answered as done */
+	bool rebooted;            /* its host was booted again since this migration began: images are gone */
+	bool journal_lost;        /* V11: it does not know this migration any more; counts as unreachable for votes */
+	bool cleanup_owed;        /* final, and the host was not there to clean up: done when it returns */
+	bool forget_owed;         /* final, and it was not yet told to forget the session */
 };
 
 struct migration_core {
 	enum migration_state state;
-	struct verdict_facts facts;     /* all that is known; vote[PARTY_COORDINATOR] is ours */
-	struct migration_side side[2];  /* source, destination: migration_side_of() */
-	bool abort_asked;               /* an abort was asked for while votes may be out */
-	enum err_code cause;            /* first error; ERR_NONE: none */
-	enum side cause_side;           /* where; 0: the coordinator or a client */
-	enum step cause_step;           /* during what; STEP_NONE: no step in particular */
+	struct verdict_facts facts;    /* all that is known; vote[PARTY_COORDINATOR] is ours */
+	struct migration_side side[2]; /* source, destination: migration_side_of() */
+	bool abort_asked;              /* an abort was asked for while votes may be out */
+	enum err_code cause;           /* first error; ERR_NONE: none */
+	enum side cause_side;          /* where; 0: the coordinator or a client */
+	enum step cause_step;          /* during what; STEP_NONE: no step in particular */
 };
 
 enum migration_event_kind {
@@ -90,11 +91,11 @@ const char *migration_event_name(enum migration_event_kind kind);
 
 struct migration_event {
 	enum migration_event_kind kind;
-	enum side side;            /* 0 where it makes no sense */
+	enum side side; /* 0 where it makes no sense */
 	enum step step;
 	enum outcome outcome;
 	enum err_code code;
-	enum session_phase phase;  /* PHASE_NONE: not told */
+	enum session_phase phase; /* PHASE_NONE: not told */
 	struct verdict_facts facts;
 };
 
@@ -104,7 +105,8 @@ enum migration_action_kind {
 	MIGRATION_ACTION_DEADLINE, /* the state was entered: its deadline counts from now; the old one is void */
 	MIGRATION_ACTION_CAUSE,    /* this event's error is the first: keep its words */
 	MIGRATION_ACTION_FINISH,   /* the state is final from now on */
-	MIGRATION_ACTION_CONFLICT, /* a vote contradicts what is known: the peer is broken or lies; it was not believed */
+	MIGRATION_ACTION_CONFLICT, /* a vote contradicts what is known: the peer is broken or lies; it was not believed
+	                            */
 };
 
 struct migration_action {

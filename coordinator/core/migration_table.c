@@ -5,33 +5,19 @@
 #include <string.h>
 
 static const char *const state_names[MIGRATION_STATES] = {
-	[MIGRATION_QUEUED] = "queued",
-	[MIGRATION_CHECKING] = "checking",
-	[MIGRATION_PREPARING] = "preparing",
-	[MIGRATION_COPYING] = "copying",
-	[MIGRATION_SWITCHING] = "switching",
-	[MIGRATION_COMMITTED] = "committed",
-	[MIGRATION_DONE] = "done",
-	[MIGRATION_ROLLING_BACK] = "rolling-back",
-	[MIGRATION_CANCELLED] = "cancelled",
-	[MIGRATION_FAILED] = "failed",
-	[MIGRATION_IN_DOUBT] = "in-doubt",
-	[MIGRATION_LOST] = "lost",
+	[MIGRATION_QUEUED] = "queued",   [MIGRATION_CHECKING] = "checking",         [MIGRATION_PREPARING] = "preparing",
+	[MIGRATION_COPYING] = "copying", [MIGRATION_SWITCHING] = "switching",       [MIGRATION_COMMITTED] = "committed",
+	[MIGRATION_DONE] = "done",       [MIGRATION_ROLLING_BACK] = "rolling-back", [MIGRATION_CANCELLED] = "cancelled",
+	[MIGRATION_FAILED] = "failed",   [MIGRATION_IN_DOUBT] = "in-doubt",         [MIGRATION_LOST] = "lost",
 };
 
 static const char *const event_names[MIGRATION_EVENT_KINDS] = {
-	[MIGRATION_EVENT_ADMITTED] = "admitted",
-	[MIGRATION_EVENT_ANSWER] = "answer",
-	[MIGRATION_EVENT_REPORT] = "report",
-	[MIGRATION_EVENT_HOST_UP] = "host-up",
-	[MIGRATION_EVENT_SUSPECTED] = "suspected",
-	[MIGRATION_EVENT_GIVEN_UP] = "given-up",
-	[MIGRATION_EVENT_REBOOTED] = "rebooted",
-	[MIGRATION_EVENT_JOURNAL_LOST] = "journal-lost",
-	[MIGRATION_EVENT_CANCEL] = "cancel",
-	[MIGRATION_EVENT_DEADLINE] = "deadline",
-	[MIGRATION_EVENT_RETRY] = "retry",
-	[MIGRATION_EVENT_RESTART] = "restart",
+	[MIGRATION_EVENT_ADMITTED] = "admitted",   [MIGRATION_EVENT_ANSWER] = "answer",
+	[MIGRATION_EVENT_REPORT] = "report",       [MIGRATION_EVENT_HOST_UP] = "host-up",
+	[MIGRATION_EVENT_SUSPECTED] = "suspected", [MIGRATION_EVENT_GIVEN_UP] = "given-up",
+	[MIGRATION_EVENT_REBOOTED] = "rebooted",   [MIGRATION_EVENT_JOURNAL_LOST] = "journal-lost",
+	[MIGRATION_EVENT_CANCEL] = "cancel",       [MIGRATION_EVENT_DEADLINE] = "deadline",
+	[MIGRATION_EVENT_RETRY] = "retry",         [MIGRATION_EVENT_RESTART] = "restart",
 };
 
 const char *migration_state_name(enum migration_state state)
@@ -156,16 +142,23 @@ int migration_unpack(const struct migration_packed *packed, struct migration_cor
 
 /* What the votes can look like when an event comes, or what it can tell. */
 static const struct verdict_facts patterns[] = {
-	{.suspended = false},
-	{.vote = {[PARTY_SOURCE] = VOTE_ABORT}},
-	{.vote = {[PARTY_SOURCE] = VOTE_ABORT, [PARTY_DESTINATION] = VOTE_ABORT}},
-	{.suspended = true, .stream_ended = true},
-	{.suspended = true, .stream_ended = true, .vote = {[PARTY_DESTINATION] = VOTE_COMMIT}},
-	{.suspended = true, .stream_ended = true, .vote = {[PARTY_SOURCE] = VOTE_COMMIT, [PARTY_DESTINATION] = VOTE_COMMIT}},
-	{.suspended = true, .stream_ended = true, .activating = true, .running = true,
-	 .vote = {[PARTY_SOURCE] = VOTE_COMMIT, [PARTY_DESTINATION] = VOTE_COMMIT}},
-	{.suspended = true, .stream_ended = true, .renounced = true,
-	 .vote = {[PARTY_SOURCE] = VOTE_COMMIT, [PARTY_DESTINATION] = VOTE_COMMIT}},
+	{ .suspended = false },
+	{ .vote = { [PARTY_SOURCE] = VOTE_ABORT } },
+	{ .vote = { [PARTY_SOURCE] = VOTE_ABORT, [PARTY_DESTINATION] = VOTE_ABORT } },
+	{ .suspended = true, .stream_ended = true },
+	{ .suspended = true, .stream_ended = true, .vote = { [PARTY_DESTINATION] = VOTE_COMMIT } },
+	{ .suspended = true,
+	  .stream_ended = true,
+	  .vote = { [PARTY_SOURCE] = VOTE_COMMIT, [PARTY_DESTINATION] = VOTE_COMMIT } },
+	{ .suspended = true,
+	  .stream_ended = true,
+	  .activating = true,
+	  .running = true,
+	  .vote = { [PARTY_SOURCE] = VOTE_COMMIT, [PARTY_DESTINATION] = VOTE_COMMIT } },
+	{ .suspended = true,
+	  .stream_ended = true,
+	  .renounced = true,
+	  .vote = { [PARTY_SOURCE] = VOTE_COMMIT, [PARTY_DESTINATION] = VOTE_COMMIT } },
 };
 #define PATTERNS (sizeof(patterns) / sizeof(patterns[0]))
 #define PATTERNS_EARLY 3 /* the first ones need no switchover */
@@ -179,14 +172,17 @@ static size_t patterns_of(enum migration_state state)
 }
 
 /* One event on one core, with all that it can tell: marks the states that follow. */
-static void try_event(const struct migration_core *core, enum migration_event_kind kind, bool ret_next[MIGRATION_STATES])
+static void try_event(const struct migration_core *core, enum migration_event_kind kind,
+                      bool ret_next[MIGRATION_STATES])
 {
 	struct migration_core next;
 	struct migration_actions actions;
 	for (int side = SIDE_SOURCE; side <= SIDE_DESTINATION; side++) {
 		for (int outcome = OUTCOME_DONE; outcome <= OUTCOME_REFUSED; outcome++) {
 			for (size_t i = 0; i < patterns_of(core->state); i++) {
-				struct migration_event event = {.kind = kind, .side = (enum side)side, .outcome = (enum outcome)outcome};
+				struct migration_event event = { .kind = kind,
+					                         .side = (enum side)side,
+					                         .outcome = (enum outcome)outcome };
 				event.step = migration_command(core, event.side);
 				event.code = outcome == OUTCOME_REFUSED ? ERR_IO : ERR_NONE;
 				event.phase = core->state == MIGRATION_COPYING ? PHASE_READY : PHASE_SWITCHING;
@@ -203,7 +199,7 @@ static bool is_settled(const struct migration_core *core)
 {
 	struct migration_core next;
 	struct migration_actions actions;
-	const struct migration_event nothing = {.kind = MIGRATION_EVENT_RETRY, .side = SIDE_SOURCE};
+	const struct migration_event nothing = { .kind = MIGRATION_EVENT_RETRY, .side = SIDE_SOURCE };
 	migration_step(core, &nothing, &next, &actions);
 	return next.state == core->state;
 }
@@ -219,7 +215,7 @@ static void fill_side(struct migration_core *core, int i, bool done, bool suspec
 
 static void try_state(enum migration_state state, enum migration_event_kind kind, bool ret_next[MIGRATION_STATES])
 {
-	static const enum err_code causes[] = {ERR_NONE, ERR_CANCELLED};
+	static const enum err_code causes[] = { ERR_NONE, ERR_CANCELLED };
 	for (size_t i = 0; i < patterns_of(state); i++) {
 		for (unsigned bits = 0; bits < 128; bits++) {
 			struct migration_core core;
@@ -228,7 +224,8 @@ static void try_state(enum migration_state state, enum migration_event_kind kind
 			core.facts = patterns[i];
 			core.cause = causes[bits >> 6 & 1];
 			for (int side = 0; side < 2; side++)
-				fill_side(&core, side, (bits >> side & 1) != 0, (bits >> side & 4) != 0, (bits >> side & 16) != 0);
+				fill_side(&core, side, (bits >> side & 1) != 0, (bits >> side & 4) != 0,
+				          (bits >> side & 16) != 0);
 			if (is_settled(&core))
 				try_event(&core, kind, ret_next);
 		}
@@ -261,7 +258,7 @@ static void emit_row(enum migration_state state, bool next[MIGRATION_EVENT_KINDS
 void migration_table(void (*emit)(void *ctx, const char *text), void *ctx)
 {
 	for (int state = MIGRATION_QUEUED; state < MIGRATION_STATES; state++) {
-		bool next[MIGRATION_EVENT_KINDS][MIGRATION_STATES] = {{false}};
+		bool next[MIGRATION_EVENT_KINDS][MIGRATION_STATES] = { { false } };
 		for (int kind = MIGRATION_EVENT_ADMITTED; kind < MIGRATION_EVENT_KINDS; kind++)
 			try_state((enum migration_state)state, (enum migration_event_kind)kind, next[kind]);
 		emit_row((enum migration_state)state, next, emit, ctx);

@@ -1,9 +1,12 @@
 # Fuzz targets: tests/fuzz/NAME.c with its rooms in link order, and the folder of its seeds. A target is built twice:
 # for libFuzzer (clang, sanitizers, objects of its own), and as a plain program that runs the files given to it.
-FUZZERS := fuzz_msg
+FUZZERS := fuzz_msg fuzz_frame
 fuzz_msg_ROOMS := proto common
 fuzz_msg_SEEDS := tests/fuzz/corpus/msg
 fuzz_msg_FLAGS := -max_len=16384
+fuzz_frame_ROOMS := leg proto common
+fuzz_frame_SEEDS := tests/fuzz/corpus/frame
+fuzz_frame_FLAGS := -max_len=4096
 
 # What writes seeds: tests/fuzz/NAME.c, run with the folder to write to.
 SEEDERS := gen_msg

@@ -6,7 +6,7 @@ pid_of() { cat "$FLEET/$1/run/$2.pid"; }
 gone() { ! kill -0 "$1" 2>/dev/null; }
 
 begin() { # starts a migration that takes some seconds; sets id
-	id=$(submit web1 b1 --bandwidth 6M/s)
+	id=$(submit web1 b1 --bandwidth 6M/s --on-slow force)
 	within 10 state_is "$id" copying
 	within 10 eval "[ \"\$(field $id .progress.bytes_done)\" -gt 1000000 ]"
 }
@@ -82,7 +82,7 @@ destination_full() {
 	grep -qi 'space' "$FLEET.out" || fail "says not why: $(cat "$FLEET.out")"
 	rm -f "$FLEET.out"
 	guest_ticks web2
-	verify
+	within 10 verify
 }
 
 for exporter in nbd iscsi; do
@@ -98,7 +98,7 @@ for exporter in nbd iscsi; do
 		t "agent_killed__source__copy_goes_on" agent_killed a1
 		t "agent_killed__destination__copy_goes_on" agent_killed b1
 		t "coordinator_killed__copy_goes_on" coordinator_killed
-		drover-sim create web2 --on a1 --memory 16M --disk xvda=100000G@local --home "$FLEET"
+		drover-sim create web2 --on a1 --memory 16M --disk xvda=8000G@local --home "$FLEET"
 		within 10 vm_runs_on web2 a1
 		t "destination_full__refused_before_anything_is_changed" destination_full
 	fi

@@ -15,11 +15,11 @@ there_and_back() { # EXPORTER SR_AT_B1
 	[ "$(jq -r '.downtime_ms > 0' "$FLEET/out.json")" = true ] || fail "downtime"
 	within 5 vm_runs_on web1 b1
 	guest_ticks web1 || fail "does not tick on b1"
-	verify
+	within 10 verify
 	status_of 0 drover migrate web1 --to a1 --storage-map "$1"=local --wait >/dev/null
 	within 5 vm_runs_on web1 a1
 	guest_ticks web1 || fail "does not tick on a1"
-	verify
+	within 10 verify
 }
 
 for exporter in nbd iscsi; do

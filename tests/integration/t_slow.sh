@@ -20,7 +20,7 @@ slow_wait() {
 	id=$(submit web1 b1 --bandwidth 6M/s --max-downtime 200ms --on-slow wait)
 	within 30 eval "[ \"\$(field $id .progress.memory.pass)\" -ge 4 ]"
 	state_is "$id" copying || fail "state $(field "$id" .state)"
-	status_of 3 drover cancel "$id" --wait >/dev/null
+	status_of 0 drover cancel "$id" --wait >/dev/null
 	within 5 verify
 }
 
@@ -28,7 +28,7 @@ slow_force() {
 	status_of 0 drover migrate web1 --to b1 --bandwidth 6M/s --max-downtime 100ms --on-slow force --wait --json >"$FLEET/o"
 	[ "$(jq -r '.downtime_ms > 100' "$FLEET/o")" = true ] || fail "downtime $(jq .downtime_ms "$FLEET/o")"
 	within 5 vm_runs_on web1 b1
-	verify
+	within 10 verify
 	status_of 0 drover migrate web1 --to a1 --on-slow force --wait >/dev/null
 }
 
@@ -39,7 +39,7 @@ slow_throttle() {
 		state_is $id 'done'"
 	within 90 state_is "$id" "done" || fail "$(field "$id" .)"
 	within 5 vm_runs_on web1 b1
-	verify
+	within 10 verify
 	guest_ticks web1
 }
 

@@ -37,7 +37,6 @@ struct fixture_guest {
 	uint64_t size_bytes;
 	uint64_t seed;
 	unsigned pause_us; /* between writes */
-	bool fresh;        /* writes each place once, ever further: fresh clusters */
 };
 
 struct fixture {
@@ -141,8 +140,7 @@ static inline void fixture_backend(struct fixture *f)
 		               NULL };
 	fixture_ok(proc_start(&f->backend, argv, NULL, log, -1, PROC_DIE_WITH_US, &err), &err);
 	int64_t deadline_ms = disk_now_ms() + FIXTURE_DEADLINE_MS;
-	/* It is not up before that: a QMP client that comes earlier may never be greeted, and may crash it by leaving.
-	 */
+	/* It is not up before that: a QMP client that comes earlier may never be greeted, or crash it by leaving. */
 	while (access(pid_path, F_OK) < 0) {
 		assert_true(proc_alive(&f->backend));
 		assert_true(disk_now_ms() < deadline_ms);
@@ -154,14 +152,9 @@ static inline void *fixture_guest_run(void *ctx)
 {
 	struct fixture_guest *guest = ctx;
 	static _Thread_local unsigned char block[65536];
-	uint64_t at = 0;
 	while (!atomic_load(&guest->stop)) {
 		size_t bytes = 4096u << (fixture_random(&guest->seed) % 5);
 		uint64_t offset = fixture_random(&guest->seed) % (guest->size_bytes / 4096) * 4096;
-		if (guest->fresh) {
-			offset = at;
-			at = (at + 131072 + bytes) / 4096 * 4096 % (guest->size_bytes - 65536);
-		}
 		if (offset + bytes > guest->size_bytes)
 			bytes = 4096;
 		if (offset + bytes > guest->size_bytes)

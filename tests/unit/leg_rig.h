@@ -29,9 +29,9 @@ struct host {
 	struct proc_id leg;
 	int fd;
 	uint64_t sequence;
-	struct msg_session report;         /* newest */
+	struct msg_session report; /* newest */
 	unsigned progresses;
-	struct msg_progress progress;      /* newest */
+	struct msg_progress progress; /* newest */
 	bool answered[STEPS];
 	struct msg_answer answers[STEPS];
 	bool ended;
@@ -53,7 +53,8 @@ static inline void host_conf(const struct host *host)
 	FILE *file = fopen(path, "w");
 	assert_non_null(file);
 	fprintf(file,
-	        "host = x\nhypervisor = sim\ncoordinator = \"tcp://127.0.0.1:1\"\nsr local { type = dir path = \"%s/sr\" }\n",
+	        "host = x\nhypervisor = sim\ncoordinator = \"tcp://127.0.0.1:1\"\nsr local { type = dir path = "
+	        "\"%s/sr\" }\n",
 	        host->paths.home);
 	assert_int_equal(fclose(file), 0);
 }
@@ -84,8 +85,18 @@ static inline void leg_start(struct move *move, struct host *host, bool recover)
 	self[n] = '\0';
 	*strrchr(self, '/') = '\0';
 	snprintf(program, sizeof(program), "%s/../bin/drover-leg-sim", self);
-	const char *argv[] = { program, "run", "--home", host->paths.home, "--migration", "7", "--generation", "1", "--side",
-		               side_name(host->side), recover ? "--recover" : NULL, NULL };
+	const char *argv[] = { program,
+		               "run",
+		               "--home",
+		               host->paths.home,
+		               "--migration",
+		               "7",
+		               "--generation",
+		               "1",
+		               "--side",
+		               side_name(host->side),
+		               recover ? "--recover" : NULL,
+		               NULL };
 	const char *env[] = { "DROVER_LOG=debug", NULL };
 	host->ended = false;
 	rig_ok(proc_start(&host->leg, argv, env, move->log, -1, PROC_DIE_WITH_US, &err), &err);
@@ -191,14 +202,14 @@ static inline void show_log(const struct move *move)
 		fclose(file);
 }
 
-#define AWAIT(move, condition)                                                                                         \
-	for (int64_t until_ms = disk_now_ms() + RIG_WAIT_MS; !(condition);) {                                          \
-		leg_pump(&(move)->s, 2);                                                                               \
-		leg_pump(&(move)->d, 2);                                                                               \
-		if (disk_now_ms() > until_ms) {                                                                        \
-			show_log(move);                                                                                \
-			fail_msg("in vain: %s", #condition);                                                           \
-		}                                                                                                      \
+#define AWAIT(move, condition)                                                \
+	for (int64_t until_ms = disk_now_ms() + RIG_WAIT_MS; !(condition);) { \
+		leg_pump(&(move)->s, 2);                                      \
+		leg_pump(&(move)->d, 2);                                      \
+		if (disk_now_ms() > until_ms) {                               \
+			show_log(move);                                       \
+			fail_msg("in vain: %s", #condition);                  \
+		}                                                             \
 	}
 
 static inline void await_done(struct move *move, struct host *host, enum step step)
@@ -222,7 +233,7 @@ static inline void leg_kill(struct host *host)
 {
 	struct err err = { 0 };
 	rig_ok(proc_kill(&host->leg, RIG_WAIT_MS, &err), &err);
-	host->leg = (struct proc_id){ 0 };
+	host->leg = (struct proc_id) { 0 };
 	close(host->fd);
 	host->fd = -1;
 }
@@ -239,7 +250,7 @@ static inline void leg_await_end(struct move *move, struct host *host)
 		}
 		rig_pause();
 	}
-	host->leg = (struct proc_id){ 0 };
+	host->leg = (struct proc_id) { 0 };
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
 		show_log(move);
 		fail_msg("the leg of the %s ended with status %x", side_name(host->side), (unsigned)status);

@@ -10,15 +10,16 @@
 
 static struct admission_entry queued(uint64_t id, uint32_t vm, uint32_t source, uint32_t destination)
 {
-	return (struct admission_entry){
-		.id = id, .vm = vm, .source = source, .destination = destination, .startable = true};
+	return (struct admission_entry) {
+		.id = id, .vm = vm, .source = source, .destination = destination, .startable = true
+	};
 }
 
 static void no_limits__all_start(void **state)
 {
 	(void)state;
-	struct admission_limits limits = {0};
-	struct admission_entry list[] = {queued(1, 1, 1, 2), queued(2, 2, 1, 2), queued(3, 3, 1, 2)};
+	struct admission_limits limits = { 0 };
+	struct admission_entry list[] = { queued(1, 1, 1, 2), queued(2, 2, 1, 2), queued(3, 3, 1, 2) };
 	admission_decide(&limits, list, 3);
 	for (int i = 0; i < 3; i++)
 		assert_true(list[i].start);
@@ -27,8 +28,8 @@ static void no_limits__all_start(void **state)
 static void same_vm__only_one_starts(void **state)
 {
 	(void)state;
-	struct admission_limits limits = {0};
-	struct admission_entry list[] = {queued(2, 1, 1, 2), queued(1, 1, 1, 3)};
+	struct admission_limits limits = { 0 };
+	struct admission_entry list[] = { queued(2, 1, 1, 2), queued(1, 1, 1, 3) };
 	admission_decide(&limits, list, 2);
 	assert_false(list[0].start);
 	assert_true(list[1].start);
@@ -37,8 +38,8 @@ static void same_vm__only_one_starts(void **state)
 static void per_source__oldest_first(void **state)
 {
 	(void)state;
-	struct admission_limits limits = {.per_source = 1};
-	struct admission_entry list[] = {queued(5, 5, 1, 2), queued(3, 3, 1, 3), queued(4, 4, 2, 3)};
+	struct admission_limits limits = { .per_source = 1 };
+	struct admission_entry list[] = { queued(5, 5, 1, 2), queued(3, 3, 1, 3), queued(4, 4, 2, 3) };
 	admission_decide(&limits, list, 3);
 	assert_false(list[0].start);
 	assert_true(list[1].start);
@@ -48,8 +49,8 @@ static void per_source__oldest_first(void **state)
 static void priority__goes_before_age(void **state)
 {
 	(void)state;
-	struct admission_limits limits = {.total = 1};
-	struct admission_entry list[] = {queued(1, 1, 1, 2), queued(2, 2, 3, 4)};
+	struct admission_limits limits = { .total = 1 };
+	struct admission_entry list[] = { queued(1, 1, 1, 2), queued(2, 2, 3, 4) };
 	list[1].priority = 1;
 	admission_decide(&limits, list, 2);
 	assert_false(list[0].start);
@@ -59,8 +60,8 @@ static void priority__goes_before_age(void **state)
 static void active_ones__count_and_are_not_started_again(void **state)
 {
 	(void)state;
-	struct admission_limits limits = {.per_destination = 2};
-	struct admission_entry list[] = {queued(1, 1, 1, 9), queued(2, 2, 2, 9), queued(3, 3, 3, 9)};
+	struct admission_limits limits = { .per_destination = 2 };
+	struct admission_entry list[] = { queued(1, 1, 1, 9), queued(2, 2, 2, 9), queued(3, 3, 3, 9) };
 	list[0].active = true;
 	admission_decide(&limits, list, 3);
 	assert_false(list[0].start);
@@ -71,8 +72,8 @@ static void active_ones__count_and_are_not_started_again(void **state)
 static void host_missing__waits_without_holding_up_others(void **state)
 {
 	(void)state;
-	struct admission_limits limits = {.total = 1};
-	struct admission_entry list[] = {queued(1, 1, 1, 2), queued(2, 2, 1, 2)};
+	struct admission_limits limits = { .total = 1 };
+	struct admission_entry list[] = { queued(1, 1, 1, 2), queued(2, 2, 1, 2) };
 	list[0].startable = false;
 	admission_decide(&limits, list, 2);
 	assert_false(list[0].start);
@@ -86,7 +87,7 @@ static void random_lists__limits_hold_and_nothing_idles(void **state)
 	uint64_t seed = 42;
 	for (int round = 0; round < 500; round++) {
 		struct admission_entry list[40];
-		struct admission_limits limits = {.total = 12, .per_source = 3, .per_destination = 2};
+		struct admission_limits limits = { .total = 12, .per_source = 3, .per_destination = 2 };
 		for (size_t i = 0; i < 40; i++) {
 			seed = seed * 6364136223846793005u + 1442695040888963407u;
 			list[i] = queued(i + 1, (uint32_t)(seed >> 33) % 30, (uint32_t)(seed >> 40) % 6,
@@ -94,7 +95,7 @@ static void random_lists__limits_hold_and_nothing_idles(void **state)
 			list[i].priority = (int32_t)(seed >> 50) % 3;
 		}
 		admission_decide(&limits, list, 40);
-		unsigned total = 0, source[6] = {0}, destination[6] = {0}, vm[30] = {0};
+		unsigned total = 0, source[6] = { 0 }, destination[6] = { 0 }, vm[30] = { 0 };
 		for (size_t i = 0; i < 40; i++) {
 			if (!list[i].start)
 				continue;

@@ -112,8 +112,8 @@ static void on_bad(void *ctx, const struct bus_peer *peer, const struct err *err
 static int listen_on(const char *endpoint, struct err *err)
 {
 	char path[700];
-	return bus_listen(&at_server.server, loop, endpoint, under_etc("keys/coordinator.cert_secret", path), &paths, on_message,
-	                  on_bad, NULL, err);
+	return bus_listen(&at_server.server, loop, endpoint, under_etc("keys/coordinator.cert_secret", path), &paths,
+	                  on_message, on_bad, NULL, err);
 }
 
 static int begin(void **state)
@@ -168,7 +168,7 @@ static void look(void *ctx)
 /* Runs the loop until the condition is met; false if it is not in time. */
 static bool run_until(bool (*met)(void *ctx), void *ctx, int patience_ms)
 {
-	struct wait wait = {.met = met, .ctx = ctx, .deadline_ms = clock_ms(&clock_real) + patience_ms};
+	struct wait wait = { .met = met, .ctx = ctx, .deadline_ms = clock_ms(&clock_real) + patience_ms };
 	int timer = loop_timer(loop, LOOK_MS, true, look, &wait, NULL);
 	assert_int_equal(loop_run(loop, NULL), 0);
 	loop_timer_end(loop, timer);
@@ -216,7 +216,7 @@ static bool is_down(void *ctx)
 
 static bool is_refused(void *ctx)
 {
-	struct err err = {0};
+	struct err err = { 0 };
 	return bus_client_status(((struct guest *)ctx)->client, &err) < 0 && err.code == ERR_DENIED;
 }
 
@@ -248,7 +248,7 @@ static bool never(void *ctx)
 
 static struct msg message(uint64_t sequence)
 {
-	return (struct msg){.version = PROTOCOL_VERSION, .kind = MSG_HEARTBEAT_ACK, .sequence = sequence};
+	return (struct msg) { .version = PROTOCOL_VERSION, .kind = MSG_HEARTBEAT_ACK, .sequence = sequence };
 }
 
 static void say(struct guest *guest, uint64_t sequence)
@@ -381,7 +381,8 @@ static void role__claimed_by_the_clients_own_file__ignored(void **state)
 	char path[700], command[900];
 	make_key("guest", ROLE_VIEWER, NULL, true);
 	assert_int_equal(bus_reload_keys(at_server.server, NULL), 0);
-	snprintf(command, sizeof(command), "sed -i 's/\"viewer\"/\"operator\"/; s/\"guest\"/\"root\"/' %s", under_etc("keys/guest.cert_secret", path));
+	snprintf(command, sizeof(command), "sed -i 's/\"viewer\"/\"operator\"/; s/\"guest\"/\"root\"/' %s",
+	         under_etc("keys/guest.cert_secret", path));
 	assert_int_equal(system(command), 0);
 	struct guest guest;
 	join(&guest, "guest", "keys/coordinator.cert");
@@ -566,7 +567,7 @@ static void peer_does_not_read__send__refused_when_full(void **state)
 	memset(json, ' ', 150000);
 	memcpy(json, "{}", 2);
 	json[149999] = '\0';
-	struct msg large = {.version = PROTOCOL_VERSION, .kind = MSG_REPLY, .sequence = 1};
+	struct msg large = { .version = PROTOCOL_VERSION, .kind = MSG_REPLY, .sequence = 1 };
 	large.u.reply.json = json;
 	while (sent < 20000 && bus_send(at_server.server, &at_server.peer, &large, &err) == 0)
 		sent++;
@@ -606,9 +607,13 @@ static void listen__second_on_the_loop_or_nonsense__refused(void **state)
 	assert_int_equal(listen_on("tcp://no-such-host.invalid:1", &err), -1);
 	struct bus_client *client = NULL;
 	char path[700];
-	assert_int_equal(bus_connect(&client, loop, "nonsense", under_etc("keys/a1.cert_secret", path), path, on_answer, NULL, &err), -1);
+	assert_int_equal(bus_connect(&client, loop, "nonsense", under_etc("keys/a1.cert_secret", path), path, on_answer,
+	                             NULL, &err),
+	                 -1);
 	assert_int_equal(err.code, ERR_CONFIG);
-	assert_int_equal(bus_connect(&client, loop, "tcp://127.0.0.1:1", under_etc("keys/a1.cert", path), path, on_answer, NULL, &err), -1);
+	assert_int_equal(bus_connect(&client, loop, "tcp://127.0.0.1:1", under_etc("keys/a1.cert", path), path,
+	                             on_answer, NULL, &err),
+	                 -1);
 	assert_int_equal(err.code, ERR_CONFIG); /* not a secret key */
 }
 

@@ -32,11 +32,16 @@ struct config {
 	struct sr srs[2];
 };
 
-static const struct conf_choice colours[] = {{"red", RED}, {"blue", BLUE}, {NULL, 0}};
+static const struct conf_choice colours[] = { { "red", RED }, { "blue", BLUE }, { NULL, 0 } };
 
 static const struct conf_key sr_keys[] = {
-	{.name = "path", .type = CONF_TEXT, CONF_FIELD(struct sr, path), .min = 1, .help = "directory"},
-	{.name = "colour", .type = CONF_CHOICE, CONF_FIELD(struct sr, colour), .fallback = "red", .choices = colours, .help = "paint"},
+	{ .name = "path", .type = CONF_TEXT, CONF_FIELD(struct sr, path), .min = 1, .help = "directory" },
+	{ .name = "colour",
+	  .type = CONF_CHOICE,
+	  CONF_FIELD(struct sr, colour),
+	  .fallback = "red",
+	  .choices = colours,
+	  .help = "paint" },
 };
 
 static const struct conf_section section = {
@@ -53,22 +58,56 @@ static const struct conf_section section = {
 };
 
 static const struct conf_key keys[] = {
-	{.name = "host", .type = CONF_TEXT, CONF_FIELD(struct config, host), .min = 1, .help = "name of this host"},
-	{.name = "memory", .type = CONF_SIZE, CONF_FIELD(struct config, memory_bytes), .fallback = "256M", .min = 1 << 20, .max = 1ull << 40, .help = "how much"},
-	{.name = "grace", .type = CONF_DURATION, CONF_FIELD(struct config, grace_ms), .fallback = "15m", .min = 1000, .max = 86400000, .help = "patience"},
-	{.name = "rate", .type = CONF_RATE, CONF_FIELD(struct config, rate_bps), .fallback = "50M/s", .help = "speed"},
-	{.name = "slots", .type = CONF_NUMBER, CONF_FIELD(struct config, slots), .fallback = "4", .min = 1, .max = 64, .help = "at a time"},
-	{.name = "eager", .type = CONF_BOOL, CONF_FIELD(struct config, eager), .fallback = "no", .help = "at once"},
-	{.name = "colour", .type = CONF_CHOICE, CONF_FIELD(struct config, colour), .fallback = "blue", .choices = colours, .help = "paint"},
-	{.name = "peers", .type = CONF_LIST, CONF_FIELD(struct config, peers), CONF_COUNT(struct config, peers, peer_count), .fallback = "x, y", .help = "others"},
+	{ .name = "host", .type = CONF_TEXT, CONF_FIELD(struct config, host), .min = 1, .help = "name of this host" },
+	{ .name = "memory",
+	  .type = CONF_SIZE,
+	  CONF_FIELD(struct config, memory_bytes),
+	  .fallback = "256M",
+	  .min = 1 << 20,
+	  .max = 1ull << 40,
+	  .help = "how much" },
+	{ .name = "grace",
+	  .type = CONF_DURATION,
+	  CONF_FIELD(struct config, grace_ms),
+	  .fallback = "15m",
+	  .min = 1000,
+	  .max = 86400000,
+	  .help = "patience" },
+	{ .name = "rate",
+	  .type = CONF_RATE,
+	  CONF_FIELD(struct config, rate_bps),
+	  .fallback = "50M/s",
+	  .help = "speed" },
+	{ .name = "slots",
+	  .type = CONF_NUMBER,
+	  CONF_FIELD(struct config, slots),
+	  .fallback = "4",
+	  .min = 1,
+	  .max = 64,
+	  .help = "at a time" },
+	{ .name = "eager", .type = CONF_BOOL, CONF_FIELD(struct config, eager), .fallback = "no", .help = "at once" },
+	{ .name = "colour",
+	  .type = CONF_CHOICE,
+	  CONF_FIELD(struct config, colour),
+	  .fallback = "blue",
+	  .choices = colours,
+	  .help = "paint" },
+	{ .name = "peers",
+	  .type = CONF_LIST,
+	  CONF_FIELD(struct config, peers),
+	  CONF_COUNT(struct config, peers, peer_count),
+	  .fallback = "x, y",
+	  .help = "others" },
 };
 
-static const struct conf_table table = {.keys = keys, .key_count = sizeof(keys) / sizeof(keys[0]), .section = &section};
+static const struct conf_table table = { .keys = keys,
+	                                 .key_count = sizeof(keys) / sizeof(keys[0]),
+	                                 .section = &section };
 
 static struct config good(const char *text)
 {
-	struct config config = {0};
-	struct err err = {0};
+	struct config config = { 0 };
+	struct err err = { 0 };
 	if (conf_load_text("x.conf", text, &table, &config, &err) < 0)
 		fail_msg("%s", err.text);
 	return config;
@@ -77,8 +116,8 @@ static struct config good(const char *text)
 /* The text is refused, and the words hold each of the two. */
 static void bad(const char *text, const char *words, const char *allowed)
 {
-	struct config config = {0};
-	struct err err = {0};
+	struct config config = { 0 };
+	struct err err = { 0 };
 	assert_int_equal(conf_load_text("x.conf", text, &table, &config, &err), -1);
 	assert_int_equal(err.code, ERR_CONFIG);
 	if (!strstr(err.text, words) || !strstr(err.text, allowed))
@@ -105,9 +144,10 @@ static void load__only_what_is_required__defaults(void **state)
 static void load__everything_set__as_set(void **state)
 {
 	(void)state;
-	struct config c = good("# a comment\nhost = \"b 2\"\nmemory = 10G\ngrace=300s // more\nrate = 1K/s\nslots = 64\neager = on\n"
-	                       "colour = red\npeers = {tcp://[::1]:7, 'n n'}\n"
-	                       "sr fast { path = /srv/fast-1/x.y  colour = blue }\nsr slow {\n path = '/a b'\n}\n");
+	struct config c = good(
+		"# a comment\nhost = \"b 2\"\nmemory = 10G\ngrace=300s // more\nrate = 1K/s\nslots = 64\neager = on\n"
+		"colour = red\npeers = {tcp://[::1]:7, 'n n'}\n"
+		"sr fast { path = /srv/fast-1/x.y  colour = blue }\nsr slow {\n path = '/a b'\n}\n");
 	assert_string_equal(c.host, "b 2");
 	assert_true(c.memory_bytes == 10ull << 30);
 	assert_int_equal(c.grace_ms, 300000);
@@ -196,9 +236,9 @@ static void load__broken_syntax__file_and_line(void **state)
 static void load__missing_file__only_if_allowed(void **state)
 {
 	(void)state;
-	static const struct conf_table bare = {.keys = keys + 1, .key_count = sizeof(keys) / sizeof(keys[0]) - 1};
-	struct config config = {0};
-	struct err err = {0};
+	static const struct conf_table bare = { .keys = keys + 1, .key_count = sizeof(keys) / sizeof(keys[0]) - 1 };
+	struct config config = { 0 };
+	struct err err = { 0 };
 	assert_int_equal(conf_load("/nonexistent/x.conf", true, &bare, &config, &err), 0);
 	assert_int_equal(config.slots, 4);
 	assert_int_equal(conf_load("/nonexistent/x.conf", false, &bare, &config, &err), -1);
@@ -211,8 +251,8 @@ static void load__file__read(void **state)
 {
 	(void)state;
 	char path[] = "/tmp/test_conf_XXXXXX";
-	struct config config = {0};
-	struct err err = {0};
+	struct config config = { 0 };
+	struct err err = { 0 };
 	int fd = mkstemp(path);
 	assert_true(fd >= 0);
 	assert_int_equal(write(fd, "host = f\nslots = 0\n", 9), 9);
@@ -234,10 +274,13 @@ static void reference__all_kinds__names_defaults_ranges(void **state)
 	FILE *out = open_memstream(&text, &bytes);
 	conf_reference(&table, out);
 	fclose(out);
-	static const char *const wanted[] = {"host: text; must be set\n    name of this host", "memory: size, 1M to 1T; default: 256M",
-	                                     "grace: duration, 1s to 24h; default: 15m", "slots: number, 1 to 64; default: 4",
-	                                     "colour: one of red, blue; default: blue", "sr NAME { ... }, at most 2",
-	                                     "    path: text; must be set"};
+	static const char *const wanted[] = { "host: text; must be set\n    name of this host",
+		                              "memory: size, 1M to 1T; default: 256M",
+		                              "grace: duration, 1s to 24h; default: 15m",
+		                              "slots: number, 1 to 64; default: 4",
+		                              "colour: one of red, blue; default: blue",
+		                              "sr NAME { ... }, at most 2",
+		                              "    path: text; must be set" };
 	for (size_t i = 0; i < sizeof(wanted) / sizeof(wanted[0]); i++)
 		if (!strstr(text, wanted[i]))
 			fail_msg("no '%s' in:\n%s", wanted[i], text);

@@ -18,8 +18,8 @@
 #include "common/db.h"
 
 static const struct db_migration steps[] = {
-	{"CREATE TABLE vm(id INTEGER PRIMARY KEY, name TEXT UNIQUE, blob BLOB) STRICT;"},
-	{"ALTER TABLE vm ADD COLUMN size INTEGER; CREATE TABLE disk(vm INTEGER NOT NULL REFERENCES vm(id)) STRICT;"},
+	{ "CREATE TABLE vm(id INTEGER PRIMARY KEY, name TEXT UNIQUE, blob BLOB) STRICT;" },
+	{ "ALTER TABLE vm ADD COLUMN size INTEGER; CREATE TABLE disk(vm INTEGER NOT NULL REFERENCES vm(id)) STRICT;" },
 };
 
 static char folder[64], path[128];
@@ -110,7 +110,9 @@ static void open__step_fails__nothing_changed(void **state)
 {
 	(void)state;
 	static const struct db_migration bad[] = {
-		{"CREATE TABLE vm(id INTEGER PRIMARY KEY, name TEXT UNIQUE, blob BLOB) STRICT;"}, {"CREATE TABLE more(x); CREATE TABLE vm(y);"}};
+		{ "CREATE TABLE vm(id INTEGER PRIMARY KEY, name TEXT UNIQUE, blob BLOB) STRICT;" },
+		{ "CREATE TABLE more(x); CREATE TABLE vm(y);" }
+	};
 	struct db *db = open_at(1, false);
 	struct err err;
 	db_close(db);
@@ -139,7 +141,9 @@ static void open__not_a_database_or_damaged__corrupt_with_remedy(void **state)
 	db = open_at(1, false);
 	assert_int_equal(db_begin(db, &err), 0);
 	for (int i = 0; i < 500; i++)
-		assert_int_equal(db_exec(db, &err, "INSERT INTO vm(name, blob) VALUES(?, ?)", "sb", i ? NULL : "x", noise, (size_t)400), 0);
+		assert_int_equal(db_exec(db, &err, "INSERT INTO vm(name, blob) VALUES(?, ?)", "sb", i ? NULL : "x",
+		                         noise, (size_t)400),
+		                 0);
 	assert_int_equal(db_commit(db, &err), 0);
 	db_close(db);
 	assert_int_equal(pwrite(fd, noise, 4096, 4096), 4096); /* the table's root page */
@@ -181,8 +185,12 @@ static void exec__all_types__read_back(void **state)
 	struct err err;
 	char text[8];
 	size_t bytes = 9;
-	assert_int_equal(db_exec(db, &err, "INSERT INTO vm(id, name, blob, size) VALUES(?, ?, ?, ?)", "isbu", (int64_t)-5, "w\xc3\xa9" "b\xc3\xa9\xc3\xa9",
-	                         "a\0b", (size_t)3, (uint64_t)1 << 40), 0);
+	assert_int_equal(db_exec(db, &err, "INSERT INTO vm(id, name, blob, size) VALUES(?, ?, ?, ?)", "isbu",
+	                         (int64_t)-5,
+	                         "w\xc3\xa9"
+	                         "b\xc3\xa9\xc3\xa9",
+	                         "a\0b", (size_t)3, (uint64_t)1 << 40),
+	                 0);
 	assert_int_equal(db_last_id(db), -5);
 	assert_int_equal(db_changes(db), 1);
 	assert_int_equal(db_exec(db, &err, "INSERT INTO vm(name) VALUES(?)", "s", NULL), 0);
@@ -191,7 +199,8 @@ static void exec__all_types__read_back(void **state)
 	assert_int_equal(db_int(stmt, 0), -5);
 	assert_int_equal(db_int(stmt, 1), 0);
 	db_text(stmt, 1, text, sizeof(text));
-	assert_string_equal(text, "w\xc3\xa9" "b\xc3\xa9"); /* cut, but not within a character */
+	assert_string_equal(text, "w\xc3\xa9"
+	                          "b\xc3\xa9"); /* cut, but not within a character */
 	assert_memory_equal(db_blob(stmt, 2, &bytes), "a\0b", 3);
 	assert_int_equal(bytes, 3);
 	assert_true(db_int(stmt, 3) == 1ll << 40);
@@ -287,7 +296,9 @@ _Noreturn static void writer(void)
 	if (db_open(&db, path, steps, 2, false, NULL) < 0)
 		_exit(1);
 	for (int i = 0; i < ROWS; i++)
-		if (db_begin(db, NULL) < 0 || db_exec(db, NULL, "INSERT INTO vm(size) SELECT count(*) FROM vm", "") < 0 || db_commit(db, NULL) < 0)
+		if (db_begin(db, NULL) < 0 ||
+		    db_exec(db, NULL, "INSERT INTO vm(size) SELECT count(*) FROM vm", "") < 0 ||
+		    db_commit(db, NULL) < 0)
 			_exit(2);
 	db_close(db);
 	_exit(0);
@@ -318,8 +329,9 @@ static void crash__after_commit__row_is_there(void **state)
 	pid_t pid = fork();
 	if (pid == 0) {
 		struct db *db = NULL;
-		if (db_open(&db, path, steps, 2, true, NULL) < 0 || db_exec(db, NULL, "INSERT INTO vm(name) VALUES('kept')", "") < 0 ||
-		    db_begin(db, NULL) < 0 || db_exec(db, NULL, "INSERT INTO vm(name) VALUES('lost')", "") < 0)
+		if (db_open(&db, path, steps, 2, true, NULL) < 0 ||
+		    db_exec(db, NULL, "INSERT INTO vm(name) VALUES('kept')", "") < 0 || db_begin(db, NULL) < 0 ||
+		    db_exec(db, NULL, "INSERT INTO vm(name) VALUES('lost')", "") < 0)
 			_exit(1);
 		raise(SIGKILL);
 	}

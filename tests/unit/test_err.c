@@ -34,7 +34,7 @@ static void names__every_code__there_and_back(void **state)
 	assert_string_equal(err_name(ERR_NO_SPACE), "no-space");
 	assert_string_equal(err_name(ERR_HOST_LOST), "host-lost");
 	assert_string_equal(err_name(ERR_CODES), "internal");
-	assert_string_equal(err_name((enum err_code)-1), "internal");
+	assert_string_equal(err_name((enum err_code) - 1), "internal");
 	assert_int_equal(err_from_name("nonsense"), ERR_CODES);
 	assert_int_equal(err_from_name(NULL), ERR_CODES);
 }
@@ -83,7 +83,8 @@ static void set__bad_bytes_and_long_text__clean_utf8(void **state)
 {
 	(void)state;
 	struct err err;
-	err_set(&err, ERR_IO, "%s", "a\nb\tc\x1b[31m \xff \xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80 \xc3( \xc0\xaf \xed\xa0\x80 \xc2\x85");
+	err_set(&err, ERR_IO, "%s",
+	        "a\nb\tc\x1b[31m \xff \xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80 \xc3( \xc0\xaf \xed\xa0\x80 \xc2\x85");
 	assert_string_equal(err.text, "a b c [31m ? \xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80 ?( ?? ??? ??");
 	/* a character of two bytes across the end of the buffer goes as a whole */
 	for (int pad = 0; pad < 2; pad++) {
@@ -241,7 +242,7 @@ static void pid_files__written_read_removed(void **state)
 	assert_int_equal(paths_read_pid(&paths, "agent", &pid), 0);
 	assert_int_equal(pid, 12345);
 	snprintf(path, sizeof(path), "%s/agent.pid", paths.run);
-	static const char *const wrong[] = {"", "-5\n", "12x\n", "abc", "99999999999999999999999\n"};
+	static const char *const wrong[] = { "", "-5\n", "12x\n", "abc", "99999999999999999999999\n" };
 	for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
 		FILE *file = fopen(path, "w");
 		fputs(wrong[i], file);

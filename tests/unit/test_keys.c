@@ -56,7 +56,7 @@ static void make(const char *name, enum role role, const char *host)
 static void authorize(const char *file, enum err_code expected)
 {
 	char path[700];
-	struct err err = {0};
+	struct err err = { 0 };
 	int rc = keys_authorize(&there, key_file(&here, file, path), &err);
 	if (rc < 0 && err.code != expected)
 		fail_msg("%s", err.text);
@@ -119,7 +119,7 @@ static void generate__exists_or_bad_name__refused(void **state)
 	assert_int_equal(err.code, ERR_BUSY);
 	memset(name, 'n', sizeof(name) - 1);
 	name[LIMIT_NAME] = '\0';
-	const char *const bad[] = {"", "../x", "a/b", ".hidden", "a b", "-x", "\xc3\xa9", name};
+	const char *const bad[] = { "", "../x", "a/b", ".hidden", "a b", "-x", "\xc3\xa9", name };
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		assert_int_equal(keys_generate(&here, bad[i], ROLE_VIEWER, NULL, &err), -1);
 		assert_int_equal(err.code, ERR_USAGE);
@@ -189,15 +189,20 @@ static void authorize__taken_name_host_or_key__refused(void **state)
 static void authorize__bad_files__refused(void **state)
 {
 	(void)state;
-	static const char *const bad[] = {"", "    name = \"x\"\n", "    role = \"viewer\"\n", "    name = \"x\"\n    role = \"king\"\n",
-	                                  "    name = \"../x\"\n    role = \"viewer\"\n", "    name = \"x\"\n    role = \"agent\"\n",
-	                                  "    name = \"x\"\n    role = \"agent\"\n    host = \"a/b\"\n",
-	                                  "    name = \"x\"\n    role = \"viewer\"\n    host = \"h\"\n"};
+	static const char *const bad[] = { "",
+		                           "    name = \"x\"\n",
+		                           "    role = \"viewer\"\n",
+		                           "    name = \"x\"\n    role = \"king\"\n",
+		                           "    name = \"../x\"\n    role = \"viewer\"\n",
+		                           "    name = \"x\"\n    role = \"agent\"\n",
+		                           "    name = \"x\"\n    role = \"agent\"\n    host = \"a/b\"\n",
+		                           "    name = \"x\"\n    role = \"viewer\"\n    host = \"h\"\n" };
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
 		write_cert(&here, "x.cert", bad[i], some_key);
 		authorize("x.cert", ERR_CONFIG);
 	}
-	static const char *const bad_keys[] = {"", "short", "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hI ", "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hIDx"};
+	static const char *const bad_keys[] = { "", "short", "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hI ",
+		                                "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hIDx" };
 	for (size_t i = 0; i < sizeof(bad_keys) / sizeof(bad_keys[0]); i++) {
 		write_cert(&here, "x.cert", "    name = \"x\"\n    role = \"viewer\"\n", bad_keys[i]);
 		authorize("x.cert", ERR_CONFIG);
@@ -213,7 +218,8 @@ static void list__bad_files_among_good__left_out(void **state)
 	char path[700];
 	make("op", ROLE_OPERATOR, NULL);
 	authorize("keys/op.cert", ERR_NONE);
-	write_cert(&there, "authorized/x.cert", "    name = \"y\"\n    role = \"viewer\"\n", some_key); /* not its name */
+	write_cert(&there, "authorized/x.cert", "    name = \"y\"\n    role = \"viewer\"\n",
+	           some_key); /* not its name */
 	write_cert(&there, "authorized/z.cert", "    name = \"z\"\n    role = \"king\"\n", some_key);
 	write_cert(&there, "authorized/other.txt", "    name = \"other\"\n    role = \"viewer\"\n", some_key);
 	write_cert(&there, "authorized/.w.cert", "    name = \".w\"\n    role = \"viewer\"\n", some_key);

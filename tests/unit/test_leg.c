@@ -102,8 +102,8 @@ static void forget_both(struct move *move)
 	leg_step(move, &move->d, STEP_FORGET);
 	leg_await_end(move, &move->s);
 	leg_await_end(move, &move->d);
-	assert_int_equal(files_in(move->s.paths.run, "leg-"), 0);
-	assert_int_equal(files_in(move->d.paths.run, "leg-"), 0);
+	assert_int_equal(files_in(move->s.paths.run, "leg-7"), 0);
+	assert_int_equal(files_in(move->d.paths.run, "leg-7"), 0);
 }
 
 /* The VM is the source's, as if nothing had been asked. */
@@ -364,9 +364,9 @@ static void journal_grant(struct host *host)
 static void switching__source_leg_killed_after_the_stream__commits_by_way_of_the_agents(void **state)
 {
 	struct move *move = *state;
-	journal_grant(&move->s);
 	until_stream_ended(move);
 	leg_kill(&move->s);
+	journal_grant(&move->s);
 	leg_start(move, &move->s, true);
 	leg_connect(&move->s);
 	leg_step(move, &move->d, STEP_SWITCH);

@@ -24,6 +24,7 @@ enum { PATIENCE_MS = 10000 };
 struct scene {
 	struct loop *loop;
 	int calls, late, fd, timer, other;
+	pthread_t thread; /* the loop's */
 	int signals[4], signal_count;
 	pid_t child;
 	int status;
@@ -41,6 +42,7 @@ static struct scene *begin(void)
 	static struct scene scene;
 	struct err err;
 	memset(&scene, 0, sizeof(scene));
+	scene.thread = pthread_self();
 	scene.loop = loop_new(&err);
 	assert_non_null(scene.loop);
 	assert_true(loop_timer(scene.loop, PATIENCE_MS, false, give_up, NULL, &err) > 0);
@@ -281,7 +283,7 @@ static void child__ends__told_with_status(void **state)
 	struct scene *s = begin();
 	struct proc_id id;
 	struct err err;
-	const char *const argv[] = {"sh", "-c", "exit 7", NULL};
+	const char *const argv[] = { "sh", "-c", "exit 7", NULL };
 	loop_on_child(s->loop, note_child, s);
 	assert_int_equal(proc_start(&id, argv, NULL, NULL, -1, 0, &err), 0);
 	run(s);
@@ -298,7 +300,7 @@ static void child__reaped_by_proc__loop_silent(void **state)
 	struct proc_id id;
 	struct err err;
 	size_t none = 0;
-	const char *const quick[] = {"true", NULL}, *const lasting[] = {"sleep", "60", NULL};
+	const char *const quick[] = { "true", NULL }, *const lasting[] = { "sleep", "60", NULL };
 	loop_on_child(s->loop, note_child, s);
 	assert_int_equal(proc_run(quick, NULL, NULL, &none, PATIENCE_MS, &err), 0);
 	assert_int_equal(proc_start(&id, lasting, NULL, NULL, -1, 0, &err), 0);
@@ -311,14 +313,14 @@ static void child__reaped_by_proc__loop_silent(void **state)
 
 static void *run_many(void *arg)
 {
-	const char *const argv[] = {"sh", "-c", "exit 0", NULL};
+	const char *const argv[] = { "sh", "-c", "exit 0", NULL };
 	struct scene *s = arg;
 	for (int i = 0; i < 20; i++) {
 		size_t none = 0;
 		if (proc_run(argv, NULL, NULL, &none, PATIENCE_MS, NULL) < 0)
 			__atomic_add_fetch(&s->late, 1, __ATOMIC_SEQ_CST);
 	}
-	kill(getpid(), SIGTERM);
+	pthread_kill(s->thread, SIGTERM);
 	return NULL;
 }
 
@@ -349,8 +351,7 @@ static void *stop_and_continue(void *arg)
 		}
 		waitpid(pid, NULL, 0);
 	}
-	(void)s;
-	kill(getpid(), SIGTERM);
+	pthread_kill(s->thread, SIGTERM);
 	return NULL;
 }
 

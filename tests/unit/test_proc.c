@@ -39,7 +39,7 @@ static int remove_folder(void **state)
 
 static int run_shell(const char *script, char *output, size_t bytes, unsigned timeout_ms, struct err *err)
 {
-	const char *const argv[] = {"sh", "-c", script, NULL};
+	const char *const argv[] = { "sh", "-c", script, NULL };
 	size_t length = bytes;
 	int rc = proc_run(argv, NULL, output, &length, timeout_ms, err);
 	if (output)
@@ -62,7 +62,8 @@ static void run__more_output_than_room__cut_and_still_ends(void **state)
 	(void)state;
 	char output[9];
 	struct err err;
-	assert_int_equal(run_shell("head -c 1000000 /dev/zero | tr '\\0' x", output, sizeof(output), PATIENCE_MS, &err), 0);
+	assert_int_equal(run_shell("head -c 1000000 /dev/zero | tr '\\0' x", output, sizeof(output), PATIENCE_MS, &err),
+	                 0);
 	assert_string_equal(output, "xxxxxxxx");
 }
 
@@ -75,7 +76,9 @@ static void run__fails__code_and_last_line(void **state)
 	assert_string_equal(err.text, "sh ended with 3: the cause");
 	assert_int_equal(run_shell("kill -9 $$", NULL, 0, PATIENCE_MS, &err), -1);
 	assert_non_null(strstr(err.text, "signal 9"));
-	assert_int_equal(run_shell("head -c 100000 /dev/zero | tr '\\0' y >&2; echo >&2; echo end >&2; exit 1", NULL, 0, PATIENCE_MS, &err), -1);
+	assert_int_equal(run_shell("head -c 100000 /dev/zero | tr '\\0' y >&2; echo >&2; echo end >&2; exit 1", NULL, 0,
+	                           PATIENCE_MS, &err),
+	                 -1);
 	assert_string_equal(err.text, "sh ended with 1: end");
 }
 
@@ -106,8 +109,8 @@ static void run__no_such_program__says_so(void **state)
 {
 	(void)state;
 	struct err err;
-	const char *const by_name[] = {"drover-no-such-program", NULL}, *const by_path[] = {"/nonexistent/x", NULL};
-	const char *const not_executable[] = {"/etc/passwd", NULL};
+	const char *const by_name[] = { "drover-no-such-program", NULL }, *const by_path[] = { "/nonexistent/x", NULL };
+	const char *const not_executable[] = { "/etc/passwd", NULL };
 	size_t none = 0;
 	assert_int_equal(proc_run(by_name, NULL, NULL, &none, 1000, &err), -1);
 	assert_non_null(strstr(err.text, "not found in PATH"));
@@ -123,8 +126,8 @@ static void run__environment__added_and_replaced(void **state)
 	(void)state;
 	char output[64];
 	size_t bytes = sizeof(output);
-	const char *const argv[] = {"sh", "-c", "echo $OLD $NEW $KEPT", NULL};
-	const char *const env[] = {"OLD=2", "NEW=3", NULL};
+	const char *const argv[] = { "sh", "-c", "echo $OLD $NEW $KEPT", NULL };
+	const char *const env[] = { "OLD=2", "NEW=3", NULL };
 	struct err err;
 	setenv("OLD", "1", 1);
 	setenv("KEPT", "4", 1);
@@ -143,7 +146,8 @@ static void run__parent_has_signals_blocked_and_files_open__child_has_not(void *
 	sigfillset(&set);
 	signal(SIGPIPE, SIG_IGN);
 	sigprocmask(SIG_BLOCK, &set, &before);
-	int rc = run_shell("grep -E 'SigBlk|SigIgn' /proc/self/status; ls /proc/self/fd", output, sizeof(output), PATIENCE_MS, &err);
+	int rc = run_shell("grep -E 'SigBlk|SigIgn' /proc/self/status; ls /proc/self/fd", output, sizeof(output),
+	                   PATIENCE_MS, &err);
 	sigprocmask(SIG_SETMASK, &before, NULL);
 	signal(SIGPIPE, SIG_DFL);
 	close(fd);
@@ -177,7 +181,8 @@ static void start__with_log__output_there_and_killed(void **state)
 	char log_path[128], text[256], session[32];
 	struct proc_id id;
 	struct err err;
-	const char *const argv[] = {"sh", "-c", "read x; echo \"out $? $(cut -d' ' -f6 /proc/self/stat)\"; exec sleep 60", NULL};
+	const char *const argv[] = { "sh", "-c",
+		                     "read x; echo \"out $? $(cut -d' ' -f6 /proc/self/stat)\"; exec sleep 60", NULL };
 	snprintf(log_path, sizeof(log_path), "%s/log", folder);
 	assert_int_equal(proc_start(&id, argv, NULL, log_path, -1, PROC_SETSID, &err), 0);
 	wait_for_text(log_path, text, sizeof(text));
@@ -201,7 +206,7 @@ static void start__keeps_one_descriptor__under_its_number(void **state)
 	assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
 	int other = dup2(fds[1], 9);
 	snprintf(script, sizeof(script), "echo kept >&%d; echo other >&9", other == 9 ? fds[1] : 0);
-	const char *const argv[] = {"sh", "-c", script, NULL};
+	const char *const argv[] = { "sh", "-c", script, NULL };
 	assert_int_equal(proc_start(&id, argv, NULL, "/dev/null", fds[1], 0, &err), 0);
 	close(fds[1]);
 	close(other);
@@ -219,7 +224,7 @@ static void start__ended_already__not_alive_though_a_zombie(void **state)
 	struct proc_id id;
 	struct err err;
 	siginfo_t info;
-	const char *const argv[] = {"true", NULL};
+	const char *const argv[] = { "true", NULL };
 	assert_int_equal(proc_start(&id, argv, NULL, NULL, -1, 0, &err), 0);
 	assert_int_equal(waitid(P_PID, (id_t)id.pid, &info, WEXITED | WNOWAIT), 0);
 	assert_false(proc_alive(&id));
@@ -232,9 +237,9 @@ static void kill__pid_used_again__stranger_spared(void **state)
 	(void)state;
 	struct proc_id id;
 	struct err err;
-	const char *const argv[] = {"sleep", "60", NULL};
+	const char *const argv[] = { "sleep", "60", NULL };
 	assert_int_equal(proc_start(&id, argv, NULL, NULL, -1, PROC_DIE_WITH_US, &err), 0);
-	struct proc_id old = {.pid = id.pid, .start_ticks = id.start_ticks - 1};
+	struct proc_id old = { .pid = id.pid, .start_ticks = id.start_ticks - 1 };
 	assert_false(proc_alive(&old));
 	assert_int_equal(proc_kill(&old, 100, &err), 0);
 	assert_true(proc_alive(&id));
@@ -255,12 +260,12 @@ static void die_with_us__parent_killed__child_gone(void **state)
 {
 	(void)state;
 	int fds[2];
-	struct proc_id id = {0};
+	struct proc_id id = { 0 };
 	assert_int_equal(pipe(fds), 0);
 	pid_t parent = fork();
 	if (parent == 0) {
-		const char *const argv[] = {"sleep", "60", NULL};
-		struct proc_id child = {0};
+		const char *const argv[] = { "sleep", "60", NULL };
+		struct proc_id child = { 0 };
 		if (proc_start(&child, argv, NULL, NULL, -1, PROC_DIE_WITH_US | PROC_SETSID, NULL) < 0 ||
 		    write(fds[1], &child, sizeof(child)) != sizeof(child))
 			_exit(1);

@@ -28,6 +28,7 @@ struct peer {
 	const char *greeting;
 	const char *const *script;
 	size_t steps;
+	bool mute_first;    /* the first client is overlooked */
 	unsigned clients;   /* to serve, one after the other */
 	size_t flood_bytes; /* after the script: a message without an end */
 	int hold_fd;        /* the second client is served only when this says so; -1: none */
@@ -74,9 +75,14 @@ static void flood(int fd, size_t bytes)
 	}
 }
 
-static void serve(const struct peer *peer, int fd)
+static void serve(const struct peer *peer, int fd, bool mute)
 {
 	long id;
+	if (mute) {
+		while (read_id(fd, &id) == 0)
+			;
+		return;
+	}
 	if (say(fd, peer->greeting, strlen(peer->greeting)) < 0)
 		return;
 	for (size_t i = 0; i < peer->steps; i++) {
@@ -108,7 +114,7 @@ static void *peer_run(void *ctx)
 		int fd = accept(peer->listener, NULL, NULL);
 		if (fd < 0)
 			return NULL;
-		serve(peer, fd);
+		serve(peer, fd, i == 0 && peer->mute_first);
 		close(fd);
 	}
 	return NULL;
@@ -326,6 +332,19 @@ static void open__not_qemu__is_a_protocol_error(void **state)
 	peer_end(&peer);
 }
 
+static void open__overlooked_at_first__connects_again(void **state)
+{
+	static const char *const script[] = { OK };
+	struct peer peer = { .hold_fd = -1, .clients = 2, .mute_first = true };
+	struct qmp *qmp = NULL;
+	struct err err = { 0 };
+	(void)state;
+	peer_start(&peer, script, 1);
+	assert_int_equal(qmp_open(&qmp, peer.path, NULL, QMP_OPEN_MS, &err), 0);
+	qmp_close(qmp);
+	peer_end(&peer);
+}
+
 struct second {
 	const char *path;
 	struct err err;
@@ -378,6 +397,7 @@ int main(void)
 		cmocka_unit_test(run__cancelled_by_another_thread__returns_at_once),
 		cmocka_unit_test(open__nobody_there__is_unreachable),
 		cmocka_unit_test(open__not_qemu__is_a_protocol_error),
+		cmocka_unit_test(open__overlooked_at_first__connects_again),
 		cmocka_unit_test(open__somebody_else_holds_it__waits_and_then_gets_it),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

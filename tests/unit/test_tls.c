@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include <openssl/ssl.h>
 #include <fcntl.h>
+#include <openssl/ssl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -35,8 +35,8 @@ struct server {
 static void *serve(void *arg)
 {
 	struct server *server = arg;
-	server->rc = tls_open(&server->conn, server->identity, TLS_SERVER, server->fd, server->cancel, server->timeout_ms,
-	                      NULL, &server->err);
+	server->rc = tls_open(&server->conn, server->identity, TLS_SERVER, server->fd, server->cancel,
+	                      server->timeout_ms, NULL, &server->err);
 	return NULL;
 }
 
@@ -76,7 +76,7 @@ static void shake(struct both *both, const char *client_expects, const char *ser
 	assert_int_equal(tls_expect(both->server_identity,
 	                            server_expects ? server_expects : tls_fingerprint(both->client_identity), NULL),
 	                 0);
-	both->server = (struct server){ .identity = both->server_identity, .fd = fds[1], .timeout_ms = SHAKE_MS };
+	both->server = (struct server) { .identity = both->server_identity, .fd = fds[1], .timeout_ms = SHAKE_MS };
 	assert_int_equal(pthread_create(&both->server.thread, NULL, serve, &both->server), 0);
 	both->client_rc = tls_open(&both->client, both->client_identity, TLS_CLIENT, fds[0], NULL, SHAKE_MS, NULL,
 	                           &both->client_err);
@@ -409,7 +409,8 @@ static void net__endpoints__are_split_or_refused(void **state)
 	assert_string_equal(port, "80");
 	assert_int_equal(net_split("[::1]:65535", host, port, NULL), 0);
 	assert_string_equal(host, "::1");
-	static const char *const bad[] = { "", ":", ":1", "a", "a:", "[::1]", "[::1:5", "[:5", "a:1x", "a:123456789", "[]:1" };
+	static const char *const bad[] = { "",       ":",   ":1",   "a",           "a:",  "[::1]",
+		                           "[::1:5", "[:5", "a:1x", "a:123456789", "[]:1" };
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
 		assert_int_equal(net_split(bad[i], host, port, NULL), -1);
 }

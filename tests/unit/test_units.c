@@ -14,7 +14,7 @@ typedef int (*parse_fn)(const char *text, uint64_t *ret, struct err *err);
 static void good(parse_fn parse, const char *text, uint64_t expected)
 {
 	uint64_t value = 77;
-	struct err err = {0};
+	struct err err = { 0 };
 	if (parse(text, &value, &err) < 0)
 		fail_msg("'%s': %s", text, err.text);
 	assert_true(value == expected);
@@ -24,7 +24,7 @@ static void good(parse_fn parse, const char *text, uint64_t expected)
 static void bad(parse_fn parse, const char *text)
 {
 	uint64_t value = 77;
-	struct err err = {0};
+	struct err err = { 0 };
 	if (parse(text, &value, &err) == 0)
 		fail_msg("'%s' was taken", text);
 	assert_int_equal(err.code, ERR_USAGE);
@@ -49,9 +49,23 @@ static void size__good_values__bytes(void **state)
 static void size__bad_values__refused(void **state)
 {
 	(void)state;
-	static const char *const texts[] = {"",    "-1",  "+1",   " 1",   "1 ",    "1m",  "1MB", "1.5G", "G",
-	                                    "0x1", "1K1", "1M/s", "inf", "9223372036854775808", "18446744073709551616",
-	                                    "8388608T", "99999999999999999999G"};
+	static const char *const texts[] = { "",
+		                             "-1",
+		                             "+1",
+		                             " 1",
+		                             "1 ",
+		                             "1m",
+		                             "1MB",
+		                             "1.5G",
+		                             "G",
+		                             "0x1",
+		                             "1K1",
+		                             "1M/s",
+		                             "inf",
+		                             "9223372036854775808",
+		                             "18446744073709551616",
+		                             "8388608T",
+		                             "99999999999999999999G" };
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
 		bad(units_parse_size, texts[i]);
 }
@@ -62,7 +76,7 @@ static void rate__values__bytes_a_second(void **state)
 	good(units_parse_rate, "50M/s", 50ull << 20);
 	good(units_parse_rate, "100/s", 100);
 	good(units_parse_rate, "0", 0);
-	static const char *const texts[] = {"", "50M", "50M/m", "50M/", "/s", "-1M/s", "50M/sec", "50Mbit/s"};
+	static const char *const texts[] = { "", "50M", "50M/m", "50M/", "/s", "-1M/s", "50M/sec", "50Mbit/s" };
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
 		bad(units_parse_rate, texts[i]);
 }
@@ -75,7 +89,9 @@ static void duration__values__milliseconds(void **state)
 	good(units_parse_duration, "15m", 900000);
 	good(units_parse_duration, "24h", 86400000);
 	good(units_parse_duration, "0", 0);
-	static const char *const texts[] = {"", "30", "-30s", "1m30s", "1.5s", "30 s", "s", "2d", "9223372036854775807s"};
+	static const char *const texts[] = { "",      "30",   "-30s",
+		                             "1m30s", "1.5s", "30 s",
+		                             "s",     "2d",   "9223372036854775807s" };
 	for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
 		bad(units_parse_duration, texts[i]);
 }
@@ -95,8 +111,15 @@ static void format__sizes_and_rates__rounded(void **state)
 	static const struct {
 		uint64_t bytes;
 		const char *text;
-	} cases[] = {{0, "0 B"}, {1023, "1023 B"}, {1024, "1.0 KiB"}, {1536, "1.5 KiB"}, {(1 << 20) - 1, "1.0 MiB"},
-	             {50 << 20, "50.0 MiB"}, {3ull << 29, "1.5 GiB"}, {5ull << 40, "5.0 TiB"}, {UINT64_MAX, "16.0 EiB"}};
+	} cases[] = { { 0, "0 B" },
+		      { 1023, "1023 B" },
+		      { 1024, "1.0 KiB" },
+		      { 1536, "1.5 KiB" },
+		      { (1 << 20) - 1, "1.0 MiB" },
+		      { 50 << 20, "50.0 MiB" },
+		      { 3ull << 29, "1.5 GiB" },
+		      { 5ull << 40, "5.0 TiB" },
+		      { UINT64_MAX, "16.0 EiB" } };
 	char text[UNITS_TEXT], rate[UNITS_TEXT];
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		units_format_size(cases[i].bytes, text);
@@ -113,8 +136,10 @@ static void format__durations__two_units_at_most(void **state)
 	static const struct {
 		uint64_t ms;
 		const char *text;
-	} cases[] = {{0, "0 ms"}, {240, "240 ms"}, {999, "999 ms"}, {1000, "1.0s"}, {4299, "4.2s"}, {10000, "10s"}, {59999, "59s"},
-	             {65000, "1m05s"}, {3599999, "59m59s"}, {7500000, "2h05m"}, {86400000, "1d00h"}, {UINT64_MAX, "213503982334d14h"}};
+	} cases[] = { { 0, "0 ms" },        { 240, "240 ms" },     { 999, "999 ms" },
+		      { 1000, "1.0s" },     { 4299, "4.2s" },      { 10000, "10s" },
+		      { 59999, "59s" },     { 65000, "1m05s" },    { 3599999, "59m59s" },
+		      { 7500000, "2h05m" }, { 86400000, "1d00h" }, { UINT64_MAX, "213503982334d14h" } };
 	char text[UNITS_TEXT];
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
 		units_format_duration(cases[i].ms, text);

@@ -55,3 +55,5 @@ test_verify_ROOMS = sim hvsim disk journal acore shell proto common
 test_guest_ROOMS = sim hvsim disk proto common
 $(B)/test/test_verify: | $(B)/bin/drover-guest
 $(B)/test/test_guest: | $(B)/bin/drover-guest
+UNIT_TESTS += test_migration_story
+test_migration_story_ROOMS = ccore proto common
