@@ -3,7 +3,7 @@
 . "$(dirname "$0")/../lib.sh" "$1"
 
 fleet_up --hosts a1@A,b1@B
-drover-sim create web1 --on a1 --memory 32M --dirty 16M/s --disk xvda=64M@local --disk-write 4M/s --home "$FLEET"
+drover-sim create web1 --on a1 --memory 16M --dirty 16M/s --disk xvda=16M@local --disk-write 64K/s --home "$FLEET"
 within 10 vm_runs_on web1 a1
 
 slow_abort() {
@@ -25,8 +25,8 @@ slow_wait() {
 }
 
 slow_force() {
-	status_of 0 drover migrate web1 --to b1 --bandwidth 6M/s --max-downtime 100ms --on-slow force --wait --json >"$FLEET/o"
-	[ "$(jq -r '.downtime_ms > 100' "$FLEET/o")" = true ] || fail "downtime $(jq .downtime_ms "$FLEET/o")"
+	status_of 0 drover migrate web1 --to b1 --bandwidth 6M/s --max-downtime 10ms --on-slow force --wait --json >"$FLEET/o"
+	[ "$(jq -r '.downtime_ms > 10' "$FLEET/o")" = true ] || fail "downtime $(jq .downtime_ms "$FLEET/o")"
 	within 5 vm_runs_on web1 b1
 	within 10 verify
 	status_of 0 drover migrate web1 --to a1 --on-slow force --wait >/dev/null
@@ -34,7 +34,7 @@ slow_force() {
 
 slow_throttle() {
 	local id
-	id=$(submit web1 b1 --bandwidth 12M/s --max-downtime 300ms --on-slow throttle)
+	id=$(submit web1 b1 --bandwidth 8M/s --max-downtime 300ms --on-slow throttle)
 	within 60 eval "[ \"\$(drover events $id --json | jq '[.events[] | select(.text | test(\"throttle\"))] | length')\" -gt 0 ] ||
 		state_is $id 'done'"
 	within 90 state_is "$id" "done" || fail "$(field "$id" .)"
