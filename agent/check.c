@@ -123,6 +123,9 @@ static void check_source_disk(struct checking *c, const struct msg_vm *here, con
 		found(c, ERR_CONFIG, name, "it is on SR %s, which agent.conf does not know", mine->sr);
 	else if (!format_known(mine->format))
 		found(c, ERR_UNSUPPORTED, name, "its format cannot be copied");
+	else if (!disk_source_can(mine->format))
+		found(c, ERR_UNSUPPORTED, name, "%s cannot be copied from under a running VM; convert it to raw with qemu-img",
+		      disk_format_name(mine->format));
 	else
 		found(c, ERR_NONE, name, "%s on SR %s", disk_format_name(mine->format), mine->sr);
 }

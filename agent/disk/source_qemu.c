@@ -103,7 +103,7 @@ int disk_source_open(struct disk_source **ret_source, const struct hypervisor_di
 	struct qmp *qmp = NULL;
 	json_t *node = NULL;
 	int result = -1;
-	if (disk->format != FORMAT_RAW)
+	if (!disk_source_can(disk->format))
 		return err_set(
 			err, ERR_UNSUPPORTED,
 			"disk %s is %s: a running VM's disk can be copied only if it is raw; convert it with qemu-img",

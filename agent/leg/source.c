@@ -325,6 +325,8 @@ static void facts(struct leg *leg)
 		source_moment(source, MOMENT_VERIFIED);
 	if (leg_own_vote(leg) != VOTE_NONE)
 		source_moment(source, MOMENT_VOTED);
+	if (leg->facts.running && !atomic_load(&source->moments[MOMENT_OVER]) && leg->copying)
+		source_send_progress(leg); /* the last, with the figures that stay */
 	if (leg->facts.running || leg->facts.resumed)
 		source_moment(source, MOMENT_OVER);
 	source_budget(leg);

@@ -29,7 +29,7 @@ static void measure_rate(struct source *source, uint64_t wire_bytes)
 	source->wire_at_ms = now_ms;
 }
 
-static void disk_figures(const struct source_disk *disk, struct msg_progress *progress)
+static void disk_figures(const struct source_disk *disk, bool ended, struct msg_progress *progress)
 {
 	struct msg_disk_progress *to = &progress->disks[progress->disk_count++];
 	uint64_t running = atomic_load(&disk->stats.left_bytes), dirty = atomic_load(&disk->dirty_bytes);
@@ -38,7 +38,7 @@ static void disk_figures(const struct source_disk *disk, struct msg_progress *pr
 	to->copied_bytes = atomic_load(&disk->stats.copied_bytes);
 	to->zero_bytes = atomic_load(&disk->stats.zero_bytes);
 	to->pass = atomic_load(&disk->stats.pass);
-	to->left_bytes = running ? running : dirty;
+	to->left_bytes = ended ? 0 : running ? running : dirty;
 	progress->bytes_done += to->copied_bytes + to->zero_bytes;
 	progress->bytes_left += to->left_bytes;
 	if (to->pass > progress->pass)
@@ -51,12 +51,13 @@ void source_send_progress(struct leg *leg)
 	struct msg msg = { .kind = MSG_PROGRESS };
 	struct msg_progress *progress = &msg.u.progress;
 	uint64_t dirty = atomic_load(&source->memory_dirty), sent = atomic_load(&source->memory_pass_sent);
+	bool ended = leg->facts.stream_ended; /* all of it is over there */
 	snprintf(progress->phase, sizeof(progress->phase), "%s", phase_name(atomic_load(&source->phase)));
 	for (unsigned i = 0; i < source->disk_count; i++)
-		disk_figures(&source->disks[i], progress);
+		disk_figures(&source->disks[i], ended, progress);
 	progress->memory_total_bytes = atomic_load(&source->memory_total);
 	progress->memory_sent_bytes = atomic_load(&source->memory_sent);
-	progress->memory_dirty_bytes = dirty > sent ? dirty - sent : 0;
+	progress->memory_dirty_bytes = !ended && dirty > sent ? dirty - sent : 0;
 	progress->memory_pass = atomic_load(&source->memory_pass);
 	progress->bytes_done += progress->memory_sent_bytes;
 	progress->bytes_left += progress->memory_dirty_bytes;
