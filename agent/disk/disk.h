@@ -105,6 +105,12 @@ void sink_close(struct sink *sink);
 /* ---- live source ---- */
 struct disk_source;
 struct disk_range { uint64_t offset, bytes; };
+/* Whether a running VM's disk of this format can be copied. Not qcow2: what its cached metadata says would have to be
+ * flushed under the running guest before each pass, and every way to do that aborts QEMU 7.2 (docs/STORAGE.md). */
+static inline bool disk_source_can(enum disk_format format)
+{
+	return format == FORMAT_RAW;
+}
 /* Attaches to the disk's block backend over QMP and starts logging writes (bitmap named drover-MIGRATION-…). A raw image is
  * read through a second read-only open of the file, its bitmap through a shadow node in the main thread: never an NBD
  * export of the live node (it aborts QEMU 7.2 when a client leaves). Leftovers of an earlier leg of the same migration are
