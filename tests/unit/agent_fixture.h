@@ -12,6 +12,7 @@ struct fake {
 	struct paths paths, coordinator;
 	struct bus_server *server;
 	struct proc_id agent;
+	int agent_status;     /* as waitpid() gives it, once the loop has seen its end */
 	uint64_t epoch, sequence;
 	/* heard */
 	struct bus_peer peer;
@@ -130,6 +131,12 @@ static bool in_phase(struct fake *f, int phase)
 	return f->session.phase == (enum session_phase)phase;
 }
 
+static bool has_status(struct fake *f, int unused)
+{
+	(void)unused;
+	return f->agent_status != -1;
+}
+
 static bool has_voted(struct fake *f, int party)
 {
 	return f->session.facts.vote[party] != VOTE_NONE;
@@ -213,6 +220,13 @@ static void connect_agent(struct fake *f)
 	wait_for(f, has_hellos, (int)hellos + 1);
 }
 
+static void on_child(void *ctx, pid_t pid, int status)
+{
+	struct fake *f = ctx;
+	if (pid == f->agent.pid)
+		f->agent_status = status;
+}
+
 static int setup(void **state)
 {
 	static int serial;
@@ -220,6 +234,7 @@ static int setup(void **state)
 	char path[2 * PATHS_MAX], to[2 * PATHS_MAX];
 	struct err err = {0};
 	f->epoch = 3;
+	loop_on_child(loop, on_child, f);
 	(void)snprintf(f->home, sizeof(f->home), "%s/%d", root, ++serial);
 	(void)snprintf(path, sizeof(path), "%s/%d-c", root, serial);
 	if (mkdir(f->home, 0700) < 0 || mkdir(path, 0700) < 0 || paths_init(&f->paths, f->home, &err) < 0 ||
@@ -264,6 +279,7 @@ static int teardown(void **state)
 		kill_leg(f, migration);
 	if (f->server)
 		bus_server_free(f->server);
+	loop_on_child(loop, NULL, NULL);
 	free(f);
 	return 0;
 }
@@ -324,7 +340,7 @@ static void order(struct fake *f, const struct order *o, enum step step)
 static void ordered(struct fake *f, const struct order *o, enum step step, enum outcome outcome)
 {
 	order(f, o, step);
-	wait_for(f, has_answer, step);
+	wait_for(f, has_answer, (int)step);
 	if (f->answer[step].outcome != outcome)
 		fail_msg("%s: %s: %s", step_name(step), outcome_name(f->answer[step].outcome), f->answer[step].cause.text);
 	assert_int_equal(f->answer_sequence[step], f->sequence);

@@ -383,15 +383,29 @@ static void second_agent__same_home__is_refused(void **state)
 {
 	struct fake *f = *state;
 	connect_agent(f);
-	const char *const argv[] = {self, "agent", f->home, NULL};
-	struct proc_id second;
-	int status;
-	assert_int_equal(proc_start(&second, argv, NULL, "/dev/null", -1, PROC_DIE_WITH_US, NULL), 0);
-	struct err err = {0};
-	wait_for(f, is_dead, (int)second.pid);
-	(void)waitpid(second.pid, &status, WNOHANG); /* the loop may have been faster */
-	(void)err;
-	assert_true(proc_alive(&f->agent));
+	struct proc_id first = f->agent;
+	f->agent_status = -1;
+	agent_start(f);
+	wait_for(f, is_dead, (int)f->agent.pid);
+	wait_for(f, has_status, 0);
+	assert_int_equal(WEXITSTATUS(f->agent_status), 3);
+	f->agent = first;
+	assert_true(proc_alive(&first));
+}
+
+static void sigterm__leg_works__stops_well_and_leaves_it(void **state)
+{
+	struct fake *f = *state;
+	long leg;
+	connect_agent(f);
+	to_copying(f, &source_order);
+	assert_int_equal(paths_read_pid(&f->paths, "leg-1", &leg), 0);
+	f->agent_status = -1;
+	assert_int_equal(kill(f->agent.pid, SIGTERM), 0);
+	wait_for(f, has_status, 0);
+	assert_true(WIFEXITED(f->agent_status));
+	assert_int_equal(WEXITSTATUS(f->agent_status), 0);
+	assert_false(is_dead(f, (int)leg));
 }
 
 /* ---- main ---- */
@@ -454,6 +468,7 @@ int main(int argc, char **argv)
 		agent_test(orphaned__copying__gives_up_by_itself),
 		agent_test(kept_disk__its_time_is_over__is_removed),
 		agent_test(second_agent__same_home__is_refused),
+		agent_test(sigterm__leg_works__stops_well_and_leaves_it),
 	};
 	if (argc > 1)
 		cmocka_set_test_filter(argv[1]); /* one of them, by name */

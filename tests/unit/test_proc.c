@@ -154,7 +154,9 @@ static void run__parent_has_signals_blocked_and_files_open__child_has_not(void *
 	close(high);
 	assert_int_equal(rc, 0);
 	assert_non_null(strstr(output, "SigBlk:\t0000000000000000\n"));
-	assert_non_null(strstr(output, "SigIgn:\t0000000000000000\n"));
+	const char *ignored = strstr(output, "SigIgn:");
+	assert_non_null(ignored);
+	assert_int_equal(strtoull(ignored + 7, NULL, 16) >> (SIGPIPE - 1) & 1, 0); /* what we ignore, it does not */
 	assert_null(strstr(output, "77"));
 }
 
