@@ -130,6 +130,14 @@ static unsigned all_events(struct session_event list[64])
 	return count;
 }
 
+/* Not by bytes: there is padding. */
+static bool same_core(const struct session_core *a, const struct session_core *b)
+{
+	return a->state == b->state && a->side == b->side && a->ready == b->ready && a->leg_wanted == b->leg_wanted &&
+	       a->leg_up == b->leg_up && a->abort_asked == b->abort_asked && a->failed == b->failed &&
+	       a->asked == b->asked && a->sequence == b->sequence && a->highest == b->highest;
+}
+
 static void check_cell(const struct session_core *core, const struct verdict_facts *facts,
                        const struct session_event *event)
 {
@@ -137,7 +145,7 @@ static void check_cell(const struct session_core *core, const struct verdict_fac
 	struct session_actions actions, repeat;
 	session_step(core, facts, event, &next, &actions);
 	session_step(core, facts, event, &again, &repeat);
-	assert_memory_equal(&next, &again, sizeof(next)); /* deterministic */
+	assert_true(same_core(&next, &again)); /* deterministic */
 	assert_int_equal(actions.count, repeat.count);
 
 	assert_true(next.state < SESSION_STATES);
