@@ -25,11 +25,9 @@ check:
 	$(Q)$(MAKE) --no-print-directory CC=clang B=$(CLANG_B) all
 	$(Q)$(MAKE) --no-print-directory SAN=address B=$(ASAN_B) all $(UNIT_TESTS:%=$(ASAN_B)/test/%)
 	$(Q)$(MAKE) --no-print-directory SAN=thread B=$(TSAN_B) $(THREADED_TESTS:%=$(TSAN_B)/test/%)
-	$(Q)tests/run.sh $(B) $(CHECKS) $(ASAN_TESTS:%=$(ASAN_B)/test/%) $(THREADED_TESTS:%=$(TSAN_B)/test/%) \
+	$(Q)tests/run.sh $(B) $(CHECKS) $(UNIT_TESTS:%=$(ASAN_B)/test/%) $(THREADED_TESTS:%=$(TSAN_B)/test/%) \
 		$(VALGRIND_TESTS:%=valgrind:$(B)/test/%) $(INTEGRATION)
 
-# test_relay once hung under ASan on a loaded machine; until that is understood it runs under TSan only.
-ASAN_TESTS := $(filter-out test_relay,$(UNIT_TESTS))
 # Checks that are scripts and know the build directory.
 CHECKS := $(wildcard tests/rooms.sh tests/man.sh)
 # Those with threads of ours run under TSan too; those without processes and clocks under valgrind.
