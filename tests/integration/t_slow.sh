@@ -34,10 +34,9 @@ slow_force() {
 
 slow_throttle() {
 	local id
-	id=$(submit web1 b1 --bandwidth 8M/s --max-downtime 300ms --on-slow throttle)
-	within 60 eval "[ \"\$(drover events $id --json | jq '[.events[] | select(.text | test(\"throttle\"))] | length')\" -gt 0 ] ||
-		state_is $id 'done'"
-	within 90 state_is "$id" "done" || fail "$(field "$id" .)"
+	id=$(submit web1 b1 --bandwidth 8M/s --max-downtime 150ms --on-slow throttle)
+	within 90 state_is "$id" "done"
+	[ "$(field "$id" '.progress.throttle_percent > 0')" = true ] || fail "never slowed down: $(field "$id" .progress)"
 	within 5 vm_runs_on web1 b1
 	within 10 verify
 	guest_ticks web1
