@@ -2,16 +2,14 @@
 #include "agent/agent.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
-#include <unistd.h>
 
 #include "agent/agent_impl.h"
 #include "common/clock.h"
+#include "common/lock.h"
 #include "common/log.h"
 
 int64_t agent_now_ms(void)
@@ -23,19 +21,9 @@ int64_t agent_now_ms(void)
 
 static int take_lock(struct agent *agent, struct err *err)
 {
-	char path[PATHS_MAX + 16], holder[24] = "";
+	char path[PATHS_MAX + 16];
 	(void)snprintf(path, sizeof(path), "%s/agent.lock", agent->paths.run);
-	agent->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (agent->lock_fd < 0)
-		return err_errno(err, ERR_IO, errno, "%s", path);
-	if (flock(agent->lock_fd, LOCK_EX | LOCK_NB) < 0) {
-		ssize_t got = read(agent->lock_fd, holder, sizeof(holder) - 1);
-		holder[got > 0 ? strcspn(holder, "\n") : 0] = '\0';
-		return err_set(err, ERR_BUSY, "another agent runs here (pid %s, lock %s)", holder[0] ? holder : "unknown", path);
-	}
-	if (ftruncate(agent->lock_fd, 0) < 0 || dprintf(agent->lock_fd, "%ld\n", (long)getpid()) < 0)
-		return err_errno(err, ERR_IO, errno, "%s", path);
-	return 0;
+	return lock_take(path, &agent->lock_fd, err) ? err_wrap(err, "another agent runs here") : 0;
 }
 
 /* ---- timers ---- */
@@ -153,8 +141,7 @@ void agent_free(struct agent *agent)
 	loop_on_child(agent->loop, NULL, NULL);
 	inventory_free(agent);
 	journal_close(agent->journal);
-	if (agent->lock_fd >= 0)
-		(void)close(agent->lock_fd);
+	lock_drop(NULL, agent->lock_fd);
 	free(agent->packet);
 	free(agent);
 }

@@ -34,6 +34,8 @@ struct agent_conf {
 
 /* The agent's --config is handed to its legs in this environment variable. */
 #define AGENT_CONF_ENV "DROVER_AGENT_CONF"
+/* Exit status of a leg that found another leg of its migration at work, and did nothing (EX_TEMPFAIL of sysexits.h). */
+#define LEG_EXIT_TWIN 75
 
 /* Reads and checks `file`; NULL: $DROVER_AGENT_CONF, else agent.conf in paths->etc. ERR_CONFIG: the text names file, line,
  * key and what is allowed. Touches nothing but the file. The struct is big (some 20 KiB): allocate it. */

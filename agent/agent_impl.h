@@ -21,6 +21,8 @@
 #define LEG_ADOPT_MS 1000               /* after a start of the agent, before a leg is started that was not journaled */
 #define LEG_STARTS_PER_MINUTE 5         /* of one session; after that */
 #define LEG_SLOW_START_MS 15000         /* it is tried this often, for ever */
+#define LEG_LOGS_KEPT 100               /* run/leg-N.log; the oldest beyond that go when a leg starts */
+#define LEG_LOGS_SEEN 400
 
 /* One migration on this host, as in the journal, and what only this process knows. */
 struct session {

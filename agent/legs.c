@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Legs: started, reached through their sockets, found again, followed by another when they die. */
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -285,6 +288,59 @@ static int64_t next_start(struct session *session, int64_t now_ms)
 	return session->starts < LEG_STARTS_PER_MINUTE ? now_ms + LEG_POLL_MS : now_ms + LEG_SLOW_START_MS;
 }
 
+struct leg_log {
+	struct timespec written;
+	char name[40]; /* cut only if its number is none of ours */
+};
+
+static bool is_leg_log(const char *name)
+{
+	uint64_t migration;
+	int end = 0;
+	return sscanf(name, "leg-%" SCNu64 ".log%n", &migration, &end) == 1 && end > 0 && name[end] == '\0';
+}
+
+static int oldest_first(const void *left, const void *right)
+{
+	const struct leg_log *a = left, *b = right;
+	if (a->written.tv_sec != b->written.tv_sec)
+		return a->written.tv_sec < b->written.tv_sec ? -1 : 1;
+	return (a->written.tv_nsec > b->written.tv_nsec) - (a->written.tv_nsec < b->written.tv_nsec);
+}
+
+/* All there are of legs, at most LEG_LOGS_SEEN. */
+static unsigned list_logs(DIR *dir, struct leg_log *ret_logs)
+{
+	struct dirent *entry;
+	struct stat st;
+	unsigned count = 0;
+	while (count < LEG_LOGS_SEEN && (entry = readdir(dir))) {
+		struct leg_log *log = &ret_logs[count];
+		if (!is_leg_log(entry->d_name) || fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW))
+			continue;
+		(void)snprintf(log->name, sizeof(log->name), "%.39s", entry->d_name);
+		log->written = st.st_mtim;
+		count++;
+	}
+	return count;
+}
+
+/* They are for reading after a fault, and nobody else takes them away. */
+static void prune_logs(const struct agent *agent)
+{
+	struct leg_log *logs = calloc(LEG_LOGS_SEEN, sizeof(*logs));
+	DIR *dir = opendir(agent->paths.run);
+	if (logs && dir) {
+		unsigned count = list_logs(dir, logs);
+		qsort(logs, count, sizeof(*logs), oldest_first);
+		for (unsigned i = 0; i + LEG_LOGS_KEPT < count; i++)
+			(void)unlinkat(dirfd(dir), logs[i].name, 0);
+	}
+	if (dir)
+		(void)closedir(dir);
+	free(logs);
+}
+
 static int leg_start(struct session *session, struct err *err)
 {
 	struct agent *agent = session->agent;
@@ -318,6 +374,7 @@ static int leg_start(struct session *session, struct err *err)
 	const char *const env[] = {conf, NULL};
 	if (proc_start(&session->row.leg, argv, env, log_path, -1, PROC_SETSID, err) < 0)
 		return -1;
+	prune_logs(agent);
 	log_info("event=leg-started migration=%" PRIu64 " pid=%ld recover=%d", session->row.migration,
 	         (long)session->row.leg.pid, session->start_recover);
 	(void)session_save(session);
@@ -390,6 +447,15 @@ void legs_kick(struct agent *agent)
 	agent->leg_timer = loop_timer(agent->loop, delay_ms, false, legs_pursue, agent, NULL);
 }
 
+/* There is a leg that is not journaled: reached as soon as it listens, another one started if it ends before. */
+static void find_twin(struct session *session)
+{
+	session->row.leg = (struct proc_id){0};
+	session->start_wanted = true;
+	session->start_after_ms = agent_now_ms() + LEG_POLL_MS;
+	(void)session_save(session);
+}
+
 bool legs_child(struct agent *agent, pid_t pid, int status)
 {
 	for (struct session *s = agent->sessions; s; s = s->next) {
@@ -398,6 +464,8 @@ bool legs_child(struct agent *agent, pid_t pid, int status)
 		log_info("event=leg-ended migration=%" PRIu64 " pid=%ld %s=%d", s->row.migration, (long)pid,
 		         WIFEXITED(status) ? "status" : "signal", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
 		drain(s); /* its last words first */
+		if (WIFEXITED(status) && WEXITSTATUS(status) == LEG_EXIT_TWIN)
+			find_twin(s);
 		legs_kick(agent);
 		return true;
 	}

@@ -7,11 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/lock.h"
 
 enum {
 	BUSY_TIMEOUT_MS = 5000,    /* how long a writer waits for another process's transaction */
@@ -69,33 +69,11 @@ static int simple(struct db *db, const char *sql, struct err *err)
 
 /* ---- opening ---- */
 
-/* The lock is on an open file, and goes with the process however it ends. The file stays: to unlink it would race. */
 static int take_lock(const char *path, int *ret_fd, struct err *err)
 {
-	char name[sizeof(((struct db *)0)->path) + 8], text[32] = "";
+	char name[sizeof(((struct db *)0)->path) + 8];
 	snprintf(name, sizeof(name), "%s.lock", path);
-	int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
-	if (fd < 0)
-		return err_errno(err, ERR_IO, errno, "open %s", name);
-	if (flock(fd, LOCK_EX | LOCK_NB) < 0) {
-		int saved = errno;
-		ssize_t got = saved == EWOULDBLOCK ? pread(fd, text, sizeof(text) - 1, 0) : -1;
-		close(fd);
-		if (saved != EWOULDBLOCK)
-			return err_errno(err, ERR_IO, saved, "lock %s", name);
-		if (got > 0)
-			text[got] = '\0';
-		text[strcspn(text, "\n")] = '\0';
-		return err_set(err, ERR_BUSY, "%s is in use by process %s", path, text[0] ? text : "(unknown)");
-	}
-	int length = snprintf(text, sizeof(text), "%ld\n", (long)getpid());
-	if (ftruncate(fd, 0) < 0 || pwrite(fd, text, (size_t)length, 0) != length) {
-		int saved = errno;
-		close(fd);
-		return err_errno(err, ERR_IO, saved, "write %s", name);
-	}
-	*ret_fd = fd;
-	return 0;
+	return lock_take(name, ret_fd, err);
 }
 
 /* The switch to WAL needs the file to itself for a moment, and SQLite does not always wait for it. */
@@ -250,8 +228,7 @@ void db_close(struct db *db)
 	if (!db)
 		return;
 	sqlite3_close_v2(db->handle);
-	if (db->lock_fd >= 0)
-		close(db->lock_fd);
+	lock_drop(NULL, db->lock_fd);
 	free(db);
 }
 

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/lock.h"
 #include "common/log.h"
 
 /* ---- start ---- */
@@ -69,6 +70,10 @@ static int start(struct leg *leg, struct err *err)
 	char name[32];
 	if (paths_init(&leg->paths, leg->options.home, err) || paths_make(&leg->paths, err) || open_signals(leg, err))
 		return -1;
+	/* Before anything: an agent that died before it had journaled our predecessor starts another one. */
+	snprintf(leg->lock_path, sizeof(leg->lock_path), "%s/leg-%" PRIu64 ".lock", leg->paths.run, leg->options.migration);
+	if (lock_take(leg->lock_path, &leg->lock_fd, err))
+		return -1;
 	leg->conf = calloc(1, sizeof(*leg->conf));
 	if (!leg->conf)
 		return err_set(err, ERR_NO_MEMORY, "configuration");
@@ -97,8 +102,10 @@ static void end(struct leg *leg)
 	conductor_free(leg->conductor);
 	leg->side->free(leg);
 	control_close(leg->control);
-	snprintf(name, sizeof(name), "leg-%" PRIu64, leg->options.migration);
-	paths_remove_pid(&leg->paths, name);
+	if (leg->lock_fd >= 0) { /* else they are another leg's */
+		snprintf(name, sizeof(name), "leg-%" PRIu64, leg->options.migration);
+		paths_remove_pid(&leg->paths, name);
+	}
 	if (leg->hv)
 		leg->ops->close(leg->hv);
 	queue_free(leg->queue);
@@ -110,6 +117,7 @@ static void end(struct leg *leg)
 	pthread_mutex_destroy(&leg->link_lock);
 	free(leg->plan);
 	free(leg->conf);
+	lock_drop(leg->lock_path, leg->lock_fd);
 }
 
 /* ---- loop ---- */
@@ -205,7 +213,7 @@ int leg_run(const struct leg_options *options, const struct hypervisor_ops *ops)
 	leg->options = *options;
 	leg->ops = ops;
 	leg->side = options->side == SIDE_SOURCE ? &leg_source : &leg_dest;
-	leg->signal_fd = -1;
+	leg->signal_fd = leg->lock_fd = -1;
 	pthread_mutex_init(&leg->link_lock, NULL);
 	log_notice("event=start migration=%" PRIu64 " generation=%u side=%s recover=%d", options->migration,
 	           options->generation, side_name(options->side), options->recover);
@@ -216,7 +224,8 @@ int leg_run(const struct leg_options *options, const struct hypervisor_ops *ops)
 		log_error("event=ended-by-error migration=%" PRIu64 " error=\"%s\"", options->migration, err.text);
 	else
 		log_notice("event=end migration=%" PRIu64 " side=%s", options->migration, side_name(options->side));
+	bool twin = leg->lock_fd < 0 && err.code == ERR_BUSY;
 	end(leg);
 	free(leg);
-	return rc ? EXIT_FAILURE : EXIT_SUCCESS;
+	return twin ? LEG_EXIT_TWIN : rc ? EXIT_FAILURE : EXIT_SUCCESS;
 }

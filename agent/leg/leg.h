@@ -117,6 +117,8 @@ struct leg {
 	/* main thread only */
 	struct journal *journal;
 	struct control *control;
+	char lock_path[PATHS_MAX + 64];
+	int lock_fd;     /* one leg a migration */
 	int signal_fd;
 	struct verdict_facts facts; /* as journaled */
 	struct verdict_local local;

@@ -25,6 +25,7 @@
 #include <cmocka.h>
 
 #include "agent/agent.h"
+#include "agent/agent_conf.h"
 #include "agent/journal.h"
 #include "common/bus.h"
 #include "common/clock.h"
@@ -278,6 +279,9 @@ static int run_leg(int argc, char **argv)
 	    journal_session_get(leg.journal, leg.migration, leg.generation, &row, NULL, NULL) < 0)
 		return 1;
 	leg.facts = row.facts;
+	(void)snprintf(path, sizeof(path), "%s/twin", leg.paths.run);
+	if (unlink(path) == 0 && fork() != 0)
+		return LEG_EXIT_TWIN; /* who was started finds another one at work: the child */
 	(void)snprintf(path, sizeof(path), "%s/starts", leg.paths.run);
 	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND, 0600);
 	(void)dprintf(fd, "%c", leg.recover ? 'r' : 'n');

@@ -13,6 +13,7 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
+#include "agent/agent_conf.h"
 #include "agent/hypervisor/hypervisor.h"
 #include "agent/journal.h"
 #include "common/clock.h"

@@ -5,6 +5,8 @@
  */
 #include "tests/unit/agent_fixture.h"
 
+#include "agent/agent_impl.h"
+
 /* ---- the agent ---- */
 
 static int run_agent(const char *home)
@@ -331,6 +333,51 @@ static void unknown__journal_was_lost__is_said(void **state)
 	ordered(f, &o, STEP_CHECK, OUTCOME_DONE);
 }
 
+static void leg_not_journaled__at_work__is_found_by_its_twin(void **state)
+{
+	struct fake *f = *state;
+	char path[PATHS_MAX + 16];
+	(void)snprintf(path, sizeof(path), "%s/twin", f->paths.run);
+	write_file(path, "1");
+	connect_agent(f);
+	to_copying(f, &source_order);
+	(void)snprintf(path, sizeof(path), "%s/starts", f->paths.run);
+	struct stat st;
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_size, 1); /* the one at work, and no third one */
+}
+
+/* The number of the oldest of the legs' logs 1000 and up, which are `count`. */
+static int first_log(const struct fake *f, int count)
+{
+	char path[PATHS_MAX + 64];
+	for (int i = 0; i < count; i++) {
+		(void)snprintf(path, sizeof(path), "%.400s/leg-%d.log", f->paths.run, 1000 + i);
+		if (access(path, F_OK) == 0)
+			return 1000 + i;
+	}
+	return -1;
+}
+
+static void leg_logs__too_many__the_oldest_go(void **state)
+{
+	struct fake *f = *state;
+	char path[PATHS_MAX + 64];
+	connect_agent(f);
+	for (int i = 0; i < LEG_LOGS_KEPT + 3; i++) {
+		(void)snprintf(path, sizeof(path), "%.400s/leg-%d.log", f->paths.run, 1000 + i);
+		write_file(path, "words");
+		assert_int_equal(utimensat(AT_FDCWD, path, (struct timespec[2]){{.tv_sec = i}, {.tv_sec = 1000 + i}}, 0), 0);
+	}
+	(void)snprintf(path, sizeof(path), "%.400s/leg-1.log.txt", f->paths.run);
+	write_file(path, "not one of ours");
+	to_copying(f, &source_order); /* its own log is the newest one */
+	assert_int_equal(first_log(f, LEG_LOGS_KEPT + 3), 1000 + 4);
+	assert_int_equal(access(path, F_OK), 0);
+	(void)snprintf(path, sizeof(path), "%.400s/leg-1.log", f->paths.run);
+	assert_int_equal(access(path, F_OK), 0);
+}
+
 static void orphaned__copying__gives_up_by_itself(void **state)
 {
 	struct fake *f = *state;
@@ -465,6 +512,8 @@ int main(int argc, char **argv)
 		agent_test(stale__older_epoch_or_generation__is_refused),
 		agent_test(unknown__never_heard_of__abort_is_done_and_the_rest_refused),
 		agent_test(unknown__journal_was_lost__is_said),
+		agent_test(leg_not_journaled__at_work__is_found_by_its_twin),
+		agent_test(leg_logs__too_many__the_oldest_go),
 		agent_test(orphaned__copying__gives_up_by_itself),
 		agent_test(kept_disk__its_time_is_over__is_removed),
 		agent_test(second_agent__same_home__is_refused),

@@ -325,6 +325,24 @@ static void source_leg_killed__while_copying__both_end_as_before(void **state)
 	forget_both(move);
 }
 
+static void second_leg__of_one_migration__leaves_without_a_trace(void **state)
+{
+	struct move *move = *state;
+	move->plan.bandwidth_bps = BANDWIDTH_SLOW;
+	until_copying(move);
+	struct proc_id first = move->s.leg;
+	int status = 0;
+	leg_start(move, &move->s, true);
+	assert_int_equal(waitpid(move->s.leg.pid, &status, 0), move->s.leg.pid);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), LEG_EXIT_TWIN);
+	move->s.leg = first;
+	assert_true(proc_alive(&first));
+	both(move, STEP_ABORT); /* the connection of the first one still stands */
+	assert_undisturbed(move);
+	forget_both(move);
+}
+
 static void exporter_killed__while_copying__both_end_as_before(void **state)
 {
 	struct move *move = *state;
@@ -466,6 +484,7 @@ int main(int argc, char **argv)
 		T(commands__that_come_twice__are_answered_the_same),
 		T(destination_leg_killed__while_copying__both_end_as_before),
 		T(source_leg_killed__while_copying__both_end_as_before),
+		T(second_leg__of_one_migration__leaves_without_a_trace),
 		T(exporter_killed__while_copying__both_end_as_before),
 		T(switching__source_leg_killed_after_the_stream__commits_by_way_of_the_agents),
 		T(switching__destination_leg_killed_after_its_vote__recovered_leg_activates),
