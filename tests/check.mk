@@ -1,5 +1,9 @@
 # Everything that checks: tests, sanitizers, lint, coverage, fuzzing. Included by the Makefile.
--include tests/fuzz/fuzz.mk
+# Each tests/NAME/NAME.mk adds its own rules; what it adds to PROVE (scripts as tests/run.sh takes them) and PROVE_BUILD
+# (files to build first) is run by `make prove`.
+PROVE :=
+PROVE_BUILD :=
+include $(filter-out tests/unit/%,$(wildcard tests/*/*.mk))
 
 UNIT_BINS := $(UNIT_TESTS:%=$(B)/test/%)
 INTEGRATION := $(sort $(wildcard tests/integration/t_*.sh))
@@ -17,16 +21,31 @@ unit: all $(UNIT_BINS)
 integration: all
 	$(Q)tests/run.sh $(B) $(INTEGRATION)
 
-## check: all tests: gcc and clang builds, unit tests under ASan/UBSan, TSan and valgrind, integration; installs what it needs
+## check: gcc and clang builds, unit tests under ASan/UBSan, TSan and valgrind, integration; installs what it needs
 .PHONY: check
-check:
+check: check-build
+	$(Q)tests/run.sh $(B) $(CHECK_TESTS)
+
+## prove: the long proofs: what the folders under tests/ hang on PROVE
+.PHONY: prove
+prove: all $(PROVE_BUILD)
+	$(Q)tests/run.sh $(B) $(PROVE)
+
+## test: all tests: check and prove, counted together; installs what it needs
+.PHONY: test
+test: check-build
+	$(Q)$(MAKE) --no-print-directory all $(PROVE_BUILD)
+	$(Q)tests/run.sh $(B) $(CHECK_TESTS) $(PROVE)
+
+.PHONY: check-build
+check-build:
 	$(Q)deploy/deps.sh all
 	$(Q)$(MAKE) --no-print-directory all $(UNIT_BINS)
 	$(Q)$(MAKE) --no-print-directory CC=clang B=$(CLANG_B) all
 	$(Q)$(MAKE) --no-print-directory SAN=address B=$(ASAN_B) all $(UNIT_TESTS:%=$(ASAN_B)/test/%)
 	$(Q)$(MAKE) --no-print-directory SAN=thread B=$(TSAN_B) $(THREADED_TESTS:%=$(TSAN_B)/test/%)
-	$(Q)tests/run.sh $(B) $(CHECKS) $(UNIT_TESTS:%=$(ASAN_B)/test/%) $(THREADED_TESTS:%=$(TSAN_B)/test/%) \
-		$(VALGRIND_TESTS:%=valgrind:$(B)/test/%) $(INTEGRATION)
+CHECK_TESTS = $(CHECKS) $(UNIT_TESTS:%=$(ASAN_B)/test/%) $(THREADED_TESTS:%=$(TSAN_B)/test/%) \
+	$(VALGRIND_TESTS:%=valgrind:$(B)/test/%) $(INTEGRATION)
 
 # Checks that are scripts and know the build directory.
 CHECKS := $(wildcard tests/rooms.sh tests/man.sh)

@@ -2,7 +2,8 @@
 # Runs tests, two at a time, and ends with "N passed, N failed, N skipped".
 #   tests/run.sh BUILDDIR TEST...
 # A TEST is a cmocka program, valgrind:PROGRAM, or a script (gets BUILDDIR; prints "ok - name", "not ok - name" and
-# "skip - name" lines, or nothing: then its exit status counts as one test, 77 = skipped).
+# "skip - name" lines, or nothing: then its exit status counts as one test, 77 = skipped). DROVER_TEST_LIMIT: seconds that
+# a script may take.
 set -u
 build=$1
 shift
@@ -23,7 +24,7 @@ run_one() {
 	valgrind:*)
 		timeout -k 5 300 valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
 			--suppressions="$suppressions/valgrind.txt" "${test#valgrind:}" >"$log" 2>&1 ;;
-	*.sh) timeout -k 5 400 bash "$test" "$build" >"$log" 2>&1 ;;
+	*.sh) timeout -k 5 "${DROVER_TEST_LIMIT:-900}" bash "$test" "$build" >"$log" 2>&1 ;;
 	*) timeout -k 5 300 "$test" >"$log" 2>&1 ;;
 	esac
 	status=$?
@@ -55,6 +56,7 @@ export -f run_one
 export build logs suppressions
 
 rm -f "$logs"/*.count
+[ $# -gt 0 ] || { echo '0 passed, 0 failed, 0 skipped' && exit 0; }
 printf '%s\n' "$@" | xargs -P 2 -I{} bash -c 'run_one "$@"' _ {}
 total=$(cat "$logs"/*.count | awk '{p += $1; f += $2; s += $3} END {printf "%d passed, %d failed, %d skipped", p, f, s}')
 echo "$total"
