@@ -31,9 +31,9 @@ static int take_lock(struct agent *agent, struct err *err)
 static void orphan(struct session *session)
 {
 	if (session->row.core.state != SESSION_NONE && session->row.core.state <= SESSION_COPYING) {
-		session_cause(session, &(struct err){.code = ERR_UNREACHABLE,
-		                                     .text = "no coordinator for longer than orphan-grace"});
-		session_handle(session, &(struct session_event){.kind = EVENT_ORPHANED});
+		session_cause(session, &(struct err) { .code = ERR_UNREACHABLE,
+		                                       .text = "no coordinator for longer than orphan-grace" });
+		session_handle(session, &(struct session_event) { .kind = EVENT_ORPHANED });
 	}
 }
 
@@ -42,7 +42,7 @@ static void mend(struct session *session)
 {
 	const struct session_core *core = &session->row.core;
 	if (core->leg_wanted && session->leg_fd < 0 && session->row.leg.pid == 0 && !session->start_wanted)
-		session_handle(session, &(struct session_event){.kind = EVENT_LEG_LOST});
+		session_handle(session, &(struct session_event) { .kind = EVENT_LEG_LOST });
 }
 
 static void housekeeping(void *ctx)
@@ -134,8 +134,8 @@ void agent_free(struct agent *agent)
 		agent->dry_runs = dry->next;
 		free(dry);
 	}
-	const int timers[] = {agent->heartbeat_timer, agent->hello_timer, agent->housekeeping_timer,
-	                      agent->inventory_timer, agent->leg_timer, agent->inventory.limit_timer};
+	const int timers[] = { agent->heartbeat_timer, agent->hello_timer, agent->housekeeping_timer,
+		               agent->inventory_timer, agent->leg_timer,   agent->inventory.limit_timer };
 	for (size_t i = 0; i < sizeof(timers) / sizeof(timers[0]); i++)
 		loop_timer_end(agent->loop, timers[i] > 0 ? timers[i] : 0);
 	loop_on_child(agent->loop, NULL, NULL);

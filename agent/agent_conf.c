@@ -14,49 +14,95 @@
 #define ORPHAN_GRACE_MAX_MS (7u * 24 * 3600 * 1000)
 
 static const struct conf_choice exporter_choices[] = {
-	{"nbd", EXPORTER_NBD},
-	{"iscsi", EXPORTER_ISCSI},
-	{NULL, 0},
+	{ "nbd", EXPORTER_NBD },
+	{ "iscsi", EXPORTER_ISCSI },
+	{ NULL, 0 },
 };
 
 static const struct conf_choice format_choices[] = {
-	{"raw", FORMAT_RAW},
-	{"qcow2", FORMAT_QCOW2},
-	{NULL, 0},
+	{ "raw", FORMAT_RAW },
+	{ "qcow2", FORMAT_QCOW2 },
+	{ NULL, 0 },
 };
 
 static const struct conf_key agent_keys[] = {
-	{.name = "host", .type = CONF_TEXT, CONF_FIELD(struct agent_conf, host), .min = 1,
-	 .help = "name of this host, as its key is authorised for"},
-	{.name = "pool", .type = CONF_TEXT, CONF_FIELD(struct agent_conf, pool), .fallback = "default", .min = 1,
-	 .help = "pool that the host belongs to"},
-	{.name = "hypervisor", .type = CONF_TEXT, CONF_FIELD(struct agent_conf, hypervisor), .min = 1,
-	 .help = "sim or xen; the leg program drover-leg-HYPERVISOR does the work"},
-	{.name = "coordinator", .type = CONF_TEXT, CONF_FIELD(struct agent_conf, coordinator), .min = 1,
-	 .help = "endpoint of the coordinator, tcp://host:port"},
-	{.name = "key", .type = CONF_TEXT, CONF_FIELD(struct agent_conf, key), .fallback = "",
-	 .help = "file with this agent's secret key; default keys/agent.cert_secret beside the configuration"},
-	{.name = "server-key", .type = CONF_TEXT, CONF_FIELD(struct agent_conf, server_key), .fallback = "",
-	 .help = "file with the coordinator's public key; default coordinator.cert beside the configuration"},
-	{.name = "data-address", .type = CONF_TEXT, CONF_FIELD(struct agent_conf, data_address), .fallback = "127.0.0.1",
-	 .min = 1, .help = "address that legs listen on and announce to the other host"},
-	{.name = "exporter", .type = CONF_CHOICE, CONF_FIELD(struct agent_conf, exporter), .fallback = "nbd",
-	 .choices = exporter_choices, .help = "how incoming disks are offered to the source"},
-	{.name = "networks", .type = CONF_LIST, CONF_FIELD(struct agent_conf, networks), .fallback = "",
-	 CONF_COUNT(struct agent_conf, networks, network_count), .help = "bridges that VMs may be plugged into"},
-	{.name = "leg", .type = CONF_TEXT, CONF_FIELD(struct agent_conf, leg), .fallback = "",
-	 .help = "leg program; default drover-leg-HYPERVISOR beside drover-agent"},
-	{.name = "orphan-grace", .type = CONF_DURATION, CONF_FIELD(struct agent_conf, orphan_grace_ms), .fallback = "15m",
-	 .min = ORPHAN_GRACE_MIN_MS, .max = ORPHAN_GRACE_MAX_MS,
-	 .help = "how long a copy goes on without a coordinator before the host gives up by itself"},
+	{ .name = "host",
+	  .type = CONF_TEXT,
+	  CONF_FIELD(struct agent_conf, host),
+	  .min = 1,
+	  .help = "name of this host, as its key is authorised for" },
+	{ .name = "pool",
+	  .type = CONF_TEXT,
+	  CONF_FIELD(struct agent_conf, pool),
+	  .fallback = "default",
+	  .min = 1,
+	  .help = "pool that the host belongs to" },
+	{ .name = "hypervisor",
+	  .type = CONF_TEXT,
+	  CONF_FIELD(struct agent_conf, hypervisor),
+	  .min = 1,
+	  .help = "sim or xen; the leg program drover-leg-HYPERVISOR does the work" },
+	{ .name = "coordinator",
+	  .type = CONF_TEXT,
+	  CONF_FIELD(struct agent_conf, coordinator),
+	  .min = 1,
+	  .help = "endpoint of the coordinator, tcp://host:port" },
+	{ .name = "key",
+	  .type = CONF_TEXT,
+	  CONF_FIELD(struct agent_conf, key),
+	  .fallback = "",
+	  .help = "file with this agent's secret key; default keys/agent.cert_secret beside the configuration" },
+	{ .name = "server-key",
+	  .type = CONF_TEXT,
+	  CONF_FIELD(struct agent_conf, server_key),
+	  .fallback = "",
+	  .help = "file with the coordinator's public key; default coordinator.cert beside the configuration" },
+	{ .name = "data-address",
+	  .type = CONF_TEXT,
+	  CONF_FIELD(struct agent_conf, data_address),
+	  .fallback = "127.0.0.1",
+	  .min = 1,
+	  .help = "address that legs listen on and announce to the other host" },
+	{ .name = "exporter",
+	  .type = CONF_CHOICE,
+	  CONF_FIELD(struct agent_conf, exporter),
+	  .fallback = "nbd",
+	  .choices = exporter_choices,
+	  .help = "how incoming disks are offered to the source" },
+	{ .name = "networks",
+	  .type = CONF_LIST,
+	  CONF_FIELD(struct agent_conf, networks),
+	  .fallback = "",
+	  CONF_COUNT(struct agent_conf, networks, network_count),
+	  .help = "bridges that VMs may be plugged into" },
+	{ .name = "leg",
+	  .type = CONF_TEXT,
+	  CONF_FIELD(struct agent_conf, leg),
+	  .fallback = "",
+	  .help = "leg program; default drover-leg-HYPERVISOR beside drover-agent" },
+	{ .name = "orphan-grace",
+	  .type = CONF_DURATION,
+	  CONF_FIELD(struct agent_conf, orphan_grace_ms),
+	  .fallback = "15m",
+	  .min = ORPHAN_GRACE_MIN_MS,
+	  .max = ORPHAN_GRACE_MAX_MS,
+	  .help = "how long a copy goes on without a coordinator before the host gives up by itself" },
 };
 
 static const struct conf_key sr_keys[] = {
-	{.name = "type", .type = CONF_TEXT, CONF_FIELD(struct sr_config, type), .fallback = "dir", .min = 1,
-	 .help = "dir: disks are image files in a directory"},
-	{.name = "path", .type = CONF_TEXT, CONF_FIELD(struct sr_config, path), .min = 1, .help = "the directory"},
-	{.name = "format", .type = CONF_CHOICE, CONF_FIELD(struct sr_config, format), .fallback = "raw",
-	 .choices = format_choices, .help = "format of disks that are made there"},
+	{ .name = "type",
+	  .type = CONF_TEXT,
+	  CONF_FIELD(struct sr_config, type),
+	  .fallback = "dir",
+	  .min = 1,
+	  .help = "dir: disks are image files in a directory" },
+	{ .name = "path", .type = CONF_TEXT, CONF_FIELD(struct sr_config, path), .min = 1, .help = "the directory" },
+	{ .name = "format",
+	  .type = CONF_CHOICE,
+	  CONF_FIELD(struct sr_config, format),
+	  .fallback = "raw",
+	  .choices = format_choices,
+	  .help = "format of disks that are made there" },
 };
 
 static const struct conf_section sr_section = {
@@ -96,7 +142,8 @@ static int make_absolute(char *path, size_t bytes, const char *directory, const 
 	char joined[2 * PATHS_MAX];
 	int length = snprintf(joined, sizeof(joined), "%s/%s", directory, path);
 	if (length < 0 || (size_t)length >= bytes)
-		return err_set(err, ERR_CONFIG, "%s: %s: the path is too long (at most %zu bytes)", file, key, bytes - 1);
+		return err_set(err, ERR_CONFIG, "%s: %s: the path is too long (at most %zu bytes)", file, key,
+		               bytes - 1);
 	memcpy(path, joined, (size_t)length + 1);
 	return 0;
 }
@@ -105,11 +152,14 @@ static int conf_check(struct agent_conf *conf, const struct paths *paths, struct
 {
 	const char *file = conf->file;
 	if (!is_name(conf->host))
-		return err_set(err, ERR_CONFIG, "%s: host: \"%s\" is not a name (letters, digits and . _ -)", file, conf->host);
+		return err_set(err, ERR_CONFIG, "%s: host: \"%s\" is not a name (letters, digits and . _ -)", file,
+		               conf->host);
 	if (!is_name(conf->pool))
-		return err_set(err, ERR_CONFIG, "%s: pool: \"%s\" is not a name (letters, digits and . _ -)", file, conf->pool);
+		return err_set(err, ERR_CONFIG, "%s: pool: \"%s\" is not a name (letters, digits and . _ -)", file,
+		               conf->pool);
 	if (strcmp(conf->hypervisor, "sim") != 0 && strcmp(conf->hypervisor, "xen") != 0)
-		return err_set(err, ERR_CONFIG, "%s: hypervisor: \"%s\" is not one of sim, xen", file, conf->hypervisor);
+		return err_set(err, ERR_CONFIG, "%s: hypervisor: \"%s\" is not one of sim, xen", file,
+		               conf->hypervisor);
 	if (strncmp(conf->coordinator, "tcp://", 6) != 0 || !strchr(conf->coordinator + 6, ':'))
 		return err_set(err, ERR_CONFIG, "%s: coordinator: \"%s\" is not an endpoint (tcp://host:port)", file,
 		               conf->coordinator);
@@ -126,7 +176,8 @@ static int conf_check(struct agent_conf *conf, const struct paths *paths, struct
 	for (unsigned i = 0; i < conf->sr_count; i++) {
 		struct sr_config *sr = &conf->srs[i];
 		if (strcmp(sr->type, "dir") != 0)
-			return err_set(err, ERR_CONFIG, "%s: sr %s: type: \"%s\" is not one of dir", file, sr->name, sr->type);
+			return err_set(err, ERR_CONFIG, "%s: sr %s: type: \"%s\" is not one of dir", file, sr->name,
+			               sr->type);
 		if (make_absolute(sr->path, sizeof(sr->path), base, file, "sr path", err) < 0)
 			return -1;
 	}
@@ -188,9 +239,10 @@ int agent_conf_leg(const struct agent_conf *conf, char ret_path[PATHS_MAX], stru
 	if (bytes > PATHS_MAX)
 		return err_set(err, ERR_CONFIG, "the path of the leg program is too long");
 	if (access(path, X_OK) != 0)
-		return err_errno(err, ERR_CONFIG, errno,
-		                 "hypervisor = %s needs the program %s (install drover's %s driver, or set `leg` in %s)",
-		                 conf->hypervisor, path, conf->hypervisor, conf->file);
+		return err_errno(
+			err, ERR_CONFIG, errno,
+			"hypervisor = %s needs the program %s (install drover's %s driver, or set `leg` in %s)",
+			conf->hypervisor, path, conf->hypervisor, conf->file);
 	memcpy(ret_path, path, bytes);
 	return 0;
 }

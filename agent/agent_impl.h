@@ -10,18 +10,18 @@
 #include "agent/journal.h"
 #include "common/bus.h"
 
-#define AGENT_HEARTBEAT_MIN_MS 50u      /* whatever the coordinator asks for */
+#define AGENT_HEARTBEAT_MIN_MS 50u /* whatever the coordinator asks for */
 #define AGENT_HEARTBEAT_MAX_MS 60000u
-#define AGENT_HELLO_RETRY_MS 5000u      /* refused or not answered: say hello again */
+#define AGENT_HELLO_RETRY_MS 5000u /* refused or not answered: say hello again */
 #define AGENT_HOUSEKEEPING_MS 1000u
-#define AGENT_SWEEP_MS 10000            /* kept disks whose time is over, leftovers */
-#define INVENTORY_INTERVAL_MS 3000u     /* between runs of the leg program's inventory */
-#define INVENTORY_LIMIT_MS 20000u       /* a leg program that takes longer is killed */
-#define LEG_POLL_MS 50u                 /* between tries to reach a leg that does not listen yet */
-#define LEG_ADOPT_MS 1000               /* after a start of the agent, before a leg is started that was not journaled */
-#define LEG_STARTS_PER_MINUTE 5         /* of one session; after that */
-#define LEG_SLOW_START_MS 15000         /* it is tried this often, for ever */
-#define LEG_LOGS_KEPT 100               /* run/leg-N.log; the oldest beyond that go when a leg starts */
+#define AGENT_SWEEP_MS 10000        /* kept disks whose time is over, leftovers */
+#define INVENTORY_INTERVAL_MS 3000u /* between runs of the leg program's inventory */
+#define INVENTORY_LIMIT_MS 20000u   /* a leg program that takes longer is killed */
+#define LEG_POLL_MS 50u             /* between tries to reach a leg that does not listen yet */
+#define LEG_ADOPT_MS 1000           /* after a start of the agent, before a leg is started that was not journaled */
+#define LEG_STARTS_PER_MINUTE 5     /* of one session; after that */
+#define LEG_SLOW_START_MS 15000     /* it is tried this often, for ever */
+#define LEG_LOGS_KEPT 100           /* run/leg-N.log; the oldest beyond that go when a leg starts */
 #define LEG_LOGS_SEEN 400
 
 /* One migration on this host, as in the journal, and what only this process knows. */
@@ -29,20 +29,20 @@ struct session {
 	struct agent *agent;
 	struct session *next;
 	struct journal_session row;
-	struct msg_plan *plan;        /* of the row; zeroed if there is none */
-	bool journaled;               /* the row is in the journal */
-	bool dirty;                   /* the row differs from the journal in more than the core */
-	bool doomed;                  /* dropped; freed when nobody walks the list */
+	struct msg_plan *plan; /* of the row; zeroed if there is none */
+	bool journaled;        /* the row is in the journal */
+	bool dirty;            /* the row differs from the journal in more than the core */
+	bool doomed;           /* dropped; freed when nobody walks the list */
 	/* the leg */
-	int leg_fd;                   /* -1: not connected */
+	int leg_fd; /* -1: not connected */
 	bool start_wanted, start_recover;
-	unsigned starts;              /* since starts_since_ms */
+	unsigned starts; /* since starts_since_ms */
 	int64_t starts_since_ms, start_after_ms;
 	/* the event that is being handled */
 	enum step event_step;
 	uint64_t event_sequence;
-	struct err refusal;           /* of the checks or of the leg: why a step is refused */
-	unsigned checks_run;          /* the inventory run whose result the checks wait for; 0: none */
+	struct err refusal;  /* of the checks or of the leg: why a step is refused */
+	unsigned checks_run; /* the inventory run whose result the checks wait for; 0: none */
 	uint32_t check_count;
 	struct msg_check checks[LIMIT_CHECKS];
 };
@@ -58,15 +58,15 @@ struct dry_run {
 };
 
 struct inventory {
-	struct msg_inventory now;     /* what is announced; SRs and amounts after claims */
-	uint64_t memory_free_bytes;   /* as the hypervisor says, before claims */
+	struct msg_inventory now;   /* what is announced; SRs and amounts after claims */
+	uint64_t memory_free_bytes; /* as the hypervisor says, before claims */
 	bool valid;
-	struct err err;               /* of the newest run */
-	unsigned run;                 /* number of the newest run that was started */
-	bool again;                   /* asked for while one was running */
-	pid_t pid;                    /* 0: none running */
-	int fd;                       /* its output; -1: none */
-	bool exited, ended;           /* the process, its output */
+	struct err err;     /* of the newest run */
+	unsigned run;       /* number of the newest run that was started */
+	bool again;         /* asked for while one was running */
+	pid_t pid;          /* 0: none running */
+	int fd;             /* its output; -1: none */
+	bool exited, ended; /* the process, its output */
 	int status;
 	int limit_timer;
 	unsigned char *bytes;
@@ -81,21 +81,21 @@ struct agent {
 	struct bus_client *bus;
 	int lock_fd;
 	char boot_id[LIMIT_ID];
-	char leg_path[PATHS_MAX];     /* "": leg_err says why */
+	char leg_path[PATHS_MAX]; /* "": leg_err says why */
 	struct err leg_err;
 	/* coordinator */
 	bool connected, welcomed;
 	bool refused_logged;
-	int64_t heard_ms;             /* when the coordinator was heard last */
+	int64_t heard_ms; /* when the coordinator was heard last */
 	unsigned heartbeat_ms;
 	int heartbeat_timer, hello_timer, housekeeping_timer, inventory_timer, leg_timer;
 	int64_t swept_ms;
-	unsigned leftovers;           /* as logged last */
-	struct session *sessions;     /* oldest first */
-	unsigned walking;             /* somebody walks the list */
+	unsigned leftovers;       /* as logged last */
+	struct session *sessions; /* oldest first */
+	unsigned walking;         /* somebody walks the list */
 	struct dry_run *dry_runs;
 	struct inventory inventory;
-	unsigned char *packet;        /* LIMIT_FRAME_BYTES */
+	unsigned char *packet; /* LIMIT_FRAME_BYTES */
 };
 
 /* ---- control.c: the coordinator ---- */

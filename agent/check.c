@@ -32,7 +32,7 @@ static void found(struct checking *c, enum err_code code, const char *name, cons
 	if (c->count == LIMIT_CHECKS)
 		return;
 	struct msg_check *check = &c->checks[c->count++];
-	*check = (struct msg_check){.ok = code == ERR_NONE};
+	*check = (struct msg_check) { .ok = code == ERR_NONE };
 	(void)snprintf(check->name, sizeof(check->name), "%s", name);
 	(void)snprintf(check->text, sizeof(check->text), "%s", text);
 }
@@ -58,13 +58,13 @@ static bool check_inventory(struct checking *c)
 	const struct msg_inventory *inventory = c->world->inventory;
 	if (!inventory) {
 		const struct err *err = c->world->inventory_err;
-		found(c, err && err->code ? err->code : ERR_HYPERVISOR, "hypervisor", "its inventory cannot be read: %s",
-		      err && err->code ? err->text : "not yet");
+		found(c, err && err->code ? err->code : ERR_HYPERVISOR, "hypervisor",
+		      "its inventory cannot be read: %s", err && err->code ? err->text : "not yet");
 		return false;
 	}
 	if (strcmp(inventory->hypervisor, c->world->conf->hypervisor) != 0) {
-		found(c, ERR_UNSUPPORTED, "hypervisor", "the host runs %s, the configuration says %s", inventory->hypervisor,
-		      c->world->conf->hypervisor);
+		found(c, ERR_UNSUPPORTED, "hypervisor", "the host runs %s, the configuration says %s",
+		      inventory->hypervisor, c->world->conf->hypervisor);
 		return false;
 	}
 	found(c, ERR_NONE, "hypervisor", "%s answers", inventory->hypervisor);
@@ -124,7 +124,8 @@ static void check_source_disk(struct checking *c, const struct msg_vm *here, con
 	else if (!format_known(mine->format))
 		found(c, ERR_UNSUPPORTED, name, "its format cannot be copied");
 	else if (!disk_source_can(mine->format))
-		found(c, ERR_UNSUPPORTED, name, "%s cannot be copied from under a running VM; convert it to raw with qemu-img",
+		found(c, ERR_UNSUPPORTED, name,
+		      "%s cannot be copied from under a running VM; convert it to raw with qemu-img",
 		      disk_format_name(mine->format));
 	else
 		found(c, ERR_NONE, name, "%s on SR %s", disk_format_name(mine->format), mine->sr);
@@ -219,7 +220,8 @@ static void check_networks(struct checking *c)
 		for (uint32_t j = 0; j < conf->network_count; j++)
 			here = here || strcmp(conf->networks[j], bridge) == 0;
 		named(name, "network", bridge);
-		found(c, here ? ERR_NONE : ERR_NO_MAP, name, here ? "%s is here" : "there is no bridge %s on this host", bridge);
+		found(c, here ? ERR_NONE : ERR_NO_MAP, name, here ? "%s is here" : "there is no bridge %s on this host",
+		      bridge);
 	}
 }
 
@@ -248,12 +250,12 @@ static void check_programs(struct checking *c)
 		const char *name, *package;
 		bool needed;
 	} programs[] = {
-		{"nbdkit", "nbdkit", raw && !iscsi},
-		{"qemu-nbd", "qemu-utils", qcow2 && !iscsi},
-		{"tgtd", "tgt", iscsi && (raw || qcow2)},
-		{"tgtadm", "tgt", iscsi && (raw || qcow2)},
-		{"qemu-storage-daemon", "qemu-system-common", iscsi && qcow2},
-		{"qemu-img", "qemu-utils", qcow2},
+		{ "nbdkit", "nbdkit", raw && !iscsi },
+		{ "qemu-nbd", "qemu-utils", qcow2 && !iscsi },
+		{ "tgtd", "tgt", iscsi && (raw || qcow2) },
+		{ "tgtadm", "tgt", iscsi && (raw || qcow2) },
+		{ "qemu-storage-daemon", "qemu-system-common", iscsi && qcow2 },
+		{ "qemu-img", "qemu-utils", qcow2 },
 	};
 	char missing[LIMIT_NAME * 2] = "", packages[LIMIT_NAME * 2] = "";
 	for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
@@ -263,14 +265,16 @@ static void check_programs(struct checking *c)
 		(void)snprintf(missing + at, sizeof(missing) - at, "%s%s", at ? ", " : "", programs[i].name);
 		if (!strstr(packages, programs[i].package)) {
 			at = strlen(packages);
-			(void)snprintf(packages + at, sizeof(packages) - at, "%s%s", at ? " " : "", programs[i].package);
+			(void)snprintf(packages + at, sizeof(packages) - at, "%s%s", at ? " " : "",
+			               programs[i].package);
 		}
 	}
 	if (missing[0])
 		found(c, ERR_CONFIG, "programs", "%s is missing for exporter %s; install %s", missing,
 		      exporter_name(c->world->conf->exporter), packages);
 	else
-		found(c, ERR_NONE, "programs", "all that exporter %s needs are there", exporter_name(c->world->conf->exporter));
+		found(c, ERR_NONE, "programs", "all that exporter %s needs are there",
+		      exporter_name(c->world->conf->exporter));
 }
 
 static void check_formats(struct checking *c)
@@ -296,7 +300,7 @@ static void check_destination(struct checking *c)
 uint32_t check_run(const struct check_world *world, enum side side, const struct msg_plan *plan,
                    struct msg_check *ret_checks, struct err *ret_refusal)
 {
-	struct checking c = {.world = world, .plan = plan, .checks = ret_checks, .refusal = ret_refusal};
+	struct checking c = { .world = world, .plan = plan, .checks = ret_checks, .refusal = ret_refusal };
 	err_clear(ret_refusal);
 	check_leg(&c);
 	check_busy(&c);

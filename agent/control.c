@@ -69,7 +69,7 @@ static void on_connection(void *ctx, bool up)
 static void refresh(struct session *session)
 {
 	if (session_refresh_facts(session)) /* a leg that is not connected writes facts too */
-		session_handle(session, &(struct session_event){.kind = EVENT_FACTS});
+		session_handle(session, &(struct session_event) { .kind = EVENT_FACTS });
 }
 
 void control_heartbeat(struct agent *agent)
@@ -102,7 +102,8 @@ static void on_welcome(struct agent *agent, const struct msg_welcome *welcome)
 	unsigned ms = welcome->heartbeat_ms;
 	ms = ms < AGENT_HEARTBEAT_MIN_MS ? AGENT_HEARTBEAT_MIN_MS : ms;
 	ms = ms > AGENT_HEARTBEAT_MAX_MS ? AGENT_HEARTBEAT_MAX_MS : ms;
-	log_notice("event=welcome cluster=%s coordinator=%s heartbeat_ms=%u", welcome->cluster_id, welcome->software, ms);
+	log_notice("event=welcome cluster=%s coordinator=%s heartbeat_ms=%u", welcome->cluster_id, welcome->software,
+	           ms);
 	agent->welcomed = true;
 	agent->refused_logged = false;
 	loop_timer_end(agent->loop, agent->hello_timer);
@@ -202,14 +203,15 @@ static void on_unknown(struct agent *agent, const struct msg *msg)
 		return;
 	}
 	if (command->step == STEP_CHECK && sessions_count(agent) >= LIMIT_SESSIONS) {
-		answer_plain(agent, msg, OUTCOME_REFUSED, ERR_BUSY, "the host takes part in too many migrations already");
+		answer_plain(agent, msg, OUTCOME_REFUSED, ERR_BUSY,
+		             "the host takes part in too many migrations already");
 		return;
 	}
 	struct session *session = session_add(agent, msg->migration, msg->generation, command->side);
 	if (command->plan)
 		*session->plan = *command->plan;
-	session_handle(session,
-	               &(struct session_event){.kind = EVENT_COMMAND, .step = command->step, .sequence = msg->sequence});
+	session_handle(session, &(struct session_event) {
+					.kind = EVENT_COMMAND, .step = command->step, .sequence = msg->sequence });
 	if (session->row.core.state == SESSION_NONE && session->row.core.asked == STEP_NONE)
 		session->doomed = true;
 }
@@ -249,7 +251,7 @@ static void take_arguments(struct session *session, const struct msg_command *co
 	}
 	bool open = row->core.state < SESSION_COMMITTED && verdict_of(&row->facts) != VOTE_COMMIT;
 	if (command->step == STEP_ABORT && open && command->reason != ERR_NONE) {
-		struct err reason = {.code = command->reason};
+		struct err reason = { .code = command->reason };
 		memcpy(reason.text, command->reason_text, sizeof(reason.text));
 		session_cause(session, &reason);
 	}
@@ -268,15 +270,16 @@ static void on_command(struct agent *agent, const struct msg *msg)
 		return;
 	}
 	if (session->row.side != command->side) {
-		answer_plain(agent, msg, OUTCOME_REFUSED, ERR_PROTOCOL, "this host is on the other side of that migration");
+		answer_plain(agent, msg, OUTCOME_REFUSED, ERR_PROTOCOL,
+		             "this host is on the other side of that migration");
 		return;
 	}
 	if (replay(session, msg))
 		return;
 	(void)session_refresh_facts(session);
 	take_arguments(session, command);
-	session_handle(session,
-	               &(struct session_event){.kind = EVENT_COMMAND, .step = command->step, .sequence = msg->sequence});
+	session_handle(session, &(struct session_event) {
+					.kind = EVENT_COMMAND, .step = command->step, .sequence = msg->sequence });
 }
 
 static void on_facts(struct agent *agent, const struct msg *msg)

@@ -98,7 +98,7 @@ static void finish(struct agent *agent)
 	inventory->limit_timer = -1;
 	inventory->pid = 0;
 	struct err before = inventory->err;
-	struct msg_inventory fresh = {0};
+	struct msg_inventory fresh = { 0 };
 	err_clear(&inventory->err);
 	if (!WIFEXITED(inventory->status) || WEXITSTATUS(inventory->status) != 0)
 		err_set(&inventory->err, ERR_HYPERVISOR, "%s inventory failed (%s %d)", agent->leg_path,
@@ -155,7 +155,7 @@ static void on_limit(void *ctx)
 /* Like proc_start(), but with a pipe for standard output. */
 static int spawn(struct agent *agent, int out, struct err *err)
 {
-	char *argv[5] = {agent->leg_path, (char *)"inventory"};
+	char *argv[5] = { agent->leg_path, (char *)"inventory" };
 	if (agent->paths.home[0]) {
 		argv[2] = (char *)"--home";
 		argv[3] = agent->paths.home;
@@ -223,7 +223,7 @@ static void run_failed(void *ctx)
 static void run_start(struct agent *agent)
 {
 	struct inventory *inventory = &agent->inventory;
-	struct err err = {0};
+	struct err err = { 0 };
 	inventory->run++;
 	if (run_try(agent, &err) == 0)
 		return;

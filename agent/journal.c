@@ -76,7 +76,8 @@ static int identify(struct journal *journal, const struct paths *paths, struct e
 	int64_t epoch = 0, lost = 0;
 	if (db_exec(journal->db, err, "INSERT OR IGNORE INTO meta (key, value) VALUES ('id', ?)", "s", fresh) < 0 ||
 	    meta_text(journal, "id", journal->id, sizeof(journal->id), NULL, err) < 0 ||
-	    meta_text(journal, "epoch", NULL, 0, &epoch, err) < 0 || meta_text(journal, "lost", NULL, 0, &lost, err) < 0)
+	    meta_text(journal, "epoch", NULL, 0, &epoch, err) < 0 ||
+	    meta_text(journal, "lost", NULL, 0, &lost, err) < 0)
 		return -1;
 	journal->epoch = (uint64_t)epoch;
 	journal->lost = lost != 0;
@@ -139,8 +140,9 @@ uint64_t journal_epoch(const struct journal *journal)
 int journal_epoch_raise(struct journal *journal, uint64_t epoch, struct err *err)
 {
 	if (epoch < journal->epoch)
-		return err_set(err, ERR_STALE, "epoch %" PRIu64 " is older than %" PRIu64 ", which this host has heard of",
-		               epoch, journal->epoch);
+		return err_set(err, ERR_STALE,
+		               "epoch %" PRIu64 " is older than %" PRIu64 ", which this host has heard of", epoch,
+		               journal->epoch);
 	if (epoch == journal->epoch)
 		return 0;
 	(void)pthread_mutex_lock(&journal->lock);
@@ -154,9 +156,12 @@ int journal_epoch_raise(struct journal *journal, uint64_t epoch, struct err *err
 /* ---- sessions ---- */
 
 static const char sql_put[] =
-	"INSERT INTO session (migration, generation, side, state, ready, leg_wanted, leg_up, abort_asked, failed, asked,"
-	" sequence, highest, cause_code, cause_text, boot_id, leg_pid, leg_ticks, fingerprint, endpoint, peer_fingerprint,"
-	" peer_endpoint, claim_memory, kept_until, total_ms, suspend_ms, final_memory_ms, final_disk_ms, verify_ms, votes_ms,"
+	"INSERT INTO session (migration, generation, side, state, ready, leg_wanted, leg_up, abort_asked, failed, "
+        "asked,"
+	" sequence, highest, cause_code, cause_text, boot_id, leg_pid, leg_ticks, fingerprint, endpoint, "
+        "peer_fingerprint,"
+	" peer_endpoint, claim_memory, kept_until, total_ms, suspend_ms, final_memory_ms, final_disk_ms, verify_ms, "
+        "votes_ms,"
 	" activate_ms, created, plan)"
 	" VALUES (?,?,?,?,?,?,?,?,?,?, ?,?,?,?,?,?,?,?,?,?, ?,?,?,?,?,?,?,?,?,?, ?,?)"
 	" ON CONFLICT (migration, generation) DO UPDATE SET state = excluded.state, ready = excluded.ready,"
@@ -165,7 +170,8 @@ static const char sql_put[] =
 	" cause_code = excluded.cause_code, cause_text = excluded.cause_text, boot_id = excluded.boot_id,"
 	" leg_pid = excluded.leg_pid, leg_ticks = excluded.leg_ticks, fingerprint = excluded.fingerprint,"
 	" endpoint = excluded.endpoint, peer_fingerprint = excluded.peer_fingerprint,"
-	" peer_endpoint = excluded.peer_endpoint, claim_memory = excluded.claim_memory, kept_until = excluded.kept_until,"
+	" peer_endpoint = excluded.peer_endpoint, claim_memory = excluded.claim_memory, kept_until = "
+        "excluded.kept_until,"
 	" total_ms = excluded.total_ms, suspend_ms = excluded.suspend_ms, final_memory_ms = excluded.final_memory_ms,"
 	" final_disk_ms = excluded.final_disk_ms, verify_ms = excluded.verify_ms, votes_ms = excluded.votes_ms,"
 	" activate_ms = excluded.activate_ms, plan = coalesce(excluded.plan, plan)";
@@ -176,22 +182,24 @@ static int put_rows(struct journal *journal, const struct journal_session *s, co
 	const struct session_core *core = &s->core;
 	const struct msg_budget *b = &s->budget;
 	uint64_t generation = s->generation;
-	int rc = db_exec(journal->db, err, sql_put, plan ? "uuiiiiiiiiuiissiussssuuuuuuuuuib" : "uuiiiiiiiiuiissiussssuuuuuuuuuis",
-	                 s->migration, generation, (int64_t)s->side, (int64_t)core->state, (int64_t)core->ready,
-	                 (int64_t)core->leg_wanted, (int64_t)core->leg_up, (int64_t)core->abort_asked, (int64_t)core->failed,
-	                 (int64_t)core->asked, core->sequence, (int64_t)core->highest, (int64_t)s->cause.code, s->cause.text,
-	                 s->boot_id, (int64_t)s->leg.pid, s->leg.start_ticks, s->fingerprint, s->endpoint, s->peer_fingerprint,
-	                 s->peer_endpoint, s->claim_memory_bytes, s->kept_until_wall_ms, (uint64_t)b->total_ms,
-	                 (uint64_t)b->suspend_ms, (uint64_t)b->final_memory_ms, (uint64_t)b->final_disk_ms,
-	                 (uint64_t)b->verify_ms, (uint64_t)b->votes_ms, (uint64_t)b->activate_ms, s->created_wall_ms, plan,
-	                 plan_bytes);
+	int rc = db_exec(journal->db, err, sql_put,
+	                 plan ? "uuiiiiiiiiuiissiussssuuuuuuuuuib" : "uuiiiiiiiiuiissiussssuuuuuuuuuis", s->migration,
+	                 generation, (int64_t)s->side, (int64_t)core->state, (int64_t)core->ready,
+	                 (int64_t)core->leg_wanted, (int64_t)core->leg_up, (int64_t)core->abort_asked,
+	                 (int64_t)core->failed, (int64_t)core->asked, core->sequence, (int64_t)core->highest,
+	                 (int64_t)s->cause.code, s->cause.text, s->boot_id, (int64_t)s->leg.pid, s->leg.start_ticks,
+	                 s->fingerprint, s->endpoint, s->peer_fingerprint, s->peer_endpoint, s->claim_memory_bytes,
+	                 s->kept_until_wall_ms, (uint64_t)b->total_ms, (uint64_t)b->suspend_ms,
+	                 (uint64_t)b->final_memory_ms, (uint64_t)b->final_disk_ms, (uint64_t)b->verify_ms,
+	                 (uint64_t)b->votes_ms, (uint64_t)b->activate_ms, s->created_wall_ms, plan, plan_bytes);
 	if (rc == 0)
-		rc = db_exec(journal->db, err, "INSERT OR IGNORE INTO facts (migration, generation) VALUES (?, ?)", "uu",
-		             s->migration, generation);
+		rc = db_exec(journal->db, err, "INSERT OR IGNORE INTO facts (migration, generation) VALUES (?, ?)",
+		             "uu", s->migration, generation);
 	if (rc == 0)
 		rc = db_exec(journal->db, err,
 		             "INSERT INTO generation (migration, generation) VALUES (?, ?) ON CONFLICT (migration)"
-		             " DO UPDATE SET generation = excluded.generation WHERE excluded.generation > generation.generation",
+		             " DO UPDATE SET generation = excluded.generation WHERE excluded.generation > "
+		             "generation.generation",
 		             "uu", s->migration, generation);
 	return rc;
 }
@@ -217,16 +225,19 @@ int journal_session_put(struct journal *journal, const struct journal_session *s
 	return rc;
 }
 
-#define SESSION_COLUMNS \
-	"migration, generation, side, state, ready, leg_wanted, leg_up, abort_asked, failed, asked, sequence, highest," \
-	" cause_code, cause_text, boot_id, leg_pid, leg_ticks, fingerprint, endpoint, peer_fingerprint, peer_endpoint," \
-	" claim_memory, kept_until, total_ms, suspend_ms, final_memory_ms, final_disk_ms, verify_ms, votes_ms, activate_ms," \
+#define SESSION_COLUMNS                                                                                          \
+	"migration, generation, side, state, ready, leg_wanted, leg_up, abort_asked, failed, asked, sequence, "  \
+	"highest,"                                                                                               \
+	" cause_code, cause_text, boot_id, leg_pid, leg_ticks, fingerprint, endpoint, peer_fingerprint, "        \
+	"peer_endpoint,"                                                                                         \
+	" claim_memory, kept_until, total_ms, suspend_ms, final_memory_ms, final_disk_ms, verify_ms, votes_ms, " \
+	"activate_ms,"                                                                                           \
 	" created, " JOURNAL_FACT_COLUMNS ", plan"
 enum { COLUMN_FACTS = 31, COLUMN_PLAN = COLUMN_FACTS + JOURNAL_FACT_COUNT };
 
 static struct session_core core_columns(sqlite3_stmt *stmt)
 {
-	return (struct session_core){
+	return (struct session_core) {
 		.state = (enum session_state)db_int(stmt, 3),
 		.side = (enum side)db_int(stmt, 2),
 		.ready = db_int(stmt, 4) != 0,
@@ -242,24 +253,24 @@ static struct session_core core_columns(sqlite3_stmt *stmt)
 
 static int session_columns(struct journal *journal, sqlite3_stmt *stmt, struct journal_session *ret, struct err *err)
 {
-	*ret = (struct journal_session){
+	*ret = (struct journal_session) {
 		.migration = (uint64_t)db_int(stmt, 0),
 		.generation = (uint32_t)db_int(stmt, 1),
 		.side = (enum side)db_int(stmt, 2),
 		.core = core_columns(stmt),
-		.leg = {.pid = (pid_t)db_int(stmt, 15), .start_ticks = (uint64_t)db_int(stmt, 16)},
+		.leg = { .pid = (pid_t)db_int(stmt, 15), .start_ticks = (uint64_t)db_int(stmt, 16) },
 		.claim_memory_bytes = (uint64_t)db_int(stmt, 21),
 		.kept_until_wall_ms = (uint64_t)db_int(stmt, 22),
-		.budget = {(uint32_t)db_int(stmt, 23), (uint32_t)db_int(stmt, 24), (uint32_t)db_int(stmt, 25),
-	                   (uint32_t)db_int(stmt, 26), (uint32_t)db_int(stmt, 27), (uint32_t)db_int(stmt, 28),
-	                   (uint32_t)db_int(stmt, 29)},
+		.budget = { (uint32_t)db_int(stmt, 23), (uint32_t)db_int(stmt, 24), (uint32_t)db_int(stmt, 25),
+		            (uint32_t)db_int(stmt, 26), (uint32_t)db_int(stmt, 27), (uint32_t)db_int(stmt, 28),
+		            (uint32_t)db_int(stmt, 29) },
 		.created_wall_ms = db_int(stmt, 30),
 	};
 	int64_t cause = db_int(stmt, 12);
 	if ((unsigned)ret->core.state >= SESSION_STATES || (unsigned)ret->core.asked >= STEPS ||
 	    (unsigned)ret->core.highest >= STEPS || cause < 0 || cause >= ERR_CODES)
-		return err_set(err, ERR_CORRUPT, "%s: the row of migration %" PRIu64 " makes no sense", journal->db->path,
-		               ret->migration);
+		return err_set(err, ERR_CORRUPT, "%s: the row of migration %" PRIu64 " makes no sense",
+		               journal->db->path, ret->migration);
 	ret->cause.code = (enum err_code)cause;
 	db_text(stmt, 13, ret->cause.text, sizeof(ret->cause.text));
 	db_text(stmt, 14, ret->boot_id, sizeof(ret->boot_id));
@@ -289,11 +300,11 @@ int journal_session_get(struct journal *journal, uint64_t migration, uint32_t ge
 			if (blob && bytes > 0)
 				rc = msg_plan_decode(blob, (size_t)bytes, ret_plan, err);
 			else
-				*ret_plan = (struct msg_plan){0};
+				*ret_plan = (struct msg_plan) { 0 };
 		}
 	} else if (row == 0) {
-		err_set(err, ERR_UNKNOWN_ID, "migration %" PRIu64 ", generation %u is not in this host's journal", migration,
-		        generation);
+		err_set(err, ERR_UNKNOWN_ID, "migration %" PRIu64 ", generation %u is not in this host's journal",
+		        migration, generation);
 	}
 	db_end(stmt);
 	(void)pthread_mutex_unlock(&journal->lock);
@@ -343,22 +354,24 @@ int journal_session_list(struct journal *journal, struct journal_session **ret_l
 
 static int forget_rows(struct journal *journal, uint64_t migration, uint32_t generation, struct err *err)
 {
-	sqlite3_stmt *stmt = db_query(journal->db, err,
-	                              "SELECT count(*) FROM resource WHERE migration = ? AND generation = ? AND state <> ?",
-	                              "uui", migration, (uint64_t)generation, (int64_t)RESOURCE_KEPT);
+	sqlite3_stmt *stmt = db_query(
+		journal->db, err, "SELECT count(*) FROM resource WHERE migration = ? AND generation = ? AND state <> ?",
+		"uui", migration, (uint64_t)generation, (int64_t)RESOURCE_KEPT);
 	int row = stmt ? db_step(journal->db, stmt, err) : -1;
 	int64_t left = row == 1 ? db_int(stmt, 0) : 0;
 	db_end(stmt);
 	if (row < 0)
 		return -1;
 	if (left > 0)
-		return err_set(err, ERR_BUSY, "migration %" PRIu64 " still holds %" PRId64 " things on this host", migration, left);
+		return err_set(err, ERR_BUSY, "migration %" PRIu64 " still holds %" PRId64 " things on this host",
+		               migration, left);
 	if (db_exec(journal->db, err, "DELETE FROM session WHERE migration = ? AND generation = ?", "uu", migration,
 	            (uint64_t)generation) < 0)
 		return -1;
 	if (db_changes(journal->db) == 0)
-		return err_set(err, ERR_UNKNOWN_ID, "migration %" PRIu64 ", generation %u is not in this host's journal",
-		               migration, generation);
+		return err_set(err, ERR_UNKNOWN_ID,
+		               "migration %" PRIu64 ", generation %u is not in this host's journal", migration,
+		               generation);
 	return 0;
 }
 
@@ -381,7 +394,8 @@ uint32_t journal_generation(struct journal *journal, uint64_t migration)
 {
 	uint32_t generation = 0;
 	(void)pthread_mutex_lock(&journal->lock);
-	sqlite3_stmt *stmt = db_query(journal->db, NULL, "SELECT generation FROM generation WHERE migration = ?", "u", migration);
+	sqlite3_stmt *stmt =
+		db_query(journal->db, NULL, "SELECT generation FROM generation WHERE migration = ?", "u", migration);
 	if (stmt && db_step(journal->db, stmt, NULL) == 1)
 		generation = (uint32_t)db_int(stmt, 0);
 	db_end(stmt);

@@ -42,14 +42,14 @@ struct journal_session {
 	uint64_t migration;
 	uint32_t generation;
 	enum side side;
-	struct session_core core;      /* agent/core/session.h: plain data */
+	struct session_core core; /* agent/core/session.h: plain data */
 	struct verdict_facts facts;
-	struct err cause;              /* first error */
+	struct err cause; /* first error */
 	char boot_id[LIMIT_ID];
-	struct proc_id leg;            /* pid 0: none was started */
+	struct proc_id leg; /* pid 0: none was started */
 	char fingerprint[LIMIT_ID], endpoint[LIMIT_ID];
 	char peer_fingerprint[LIMIT_ID], peer_endpoint[LIMIT_ID];
-	uint64_t claim_memory_bytes;   /* D: claimed from CHECK on */
+	uint64_t claim_memory_bytes; /* D: claimed from CHECK on */
 	uint64_t kept_until_wall_ms;
 	struct msg_budget budget;
 	int64_t created_wall_ms;
@@ -63,44 +63,45 @@ int journal_session_put(struct journal *journal, const struct journal_session *s
 int journal_session_get(struct journal *journal, uint64_t migration, uint32_t generation,
                         struct journal_session *ret_session, struct msg_plan *ret_plan, struct err *err);
 /* All sessions, oldest first. *ret_list is malloc'ed, the caller's. */
-int journal_session_list(struct journal *journal, struct journal_session **ret_list, size_t *ret_count, struct err *err);
+int journal_session_list(struct journal *journal, struct journal_session **ret_list, size_t *ret_count,
+                         struct err *err);
 /* Removes a session, its facts and its answers; its resources must be gone or kept (ERR_BUSY else). */
 int journal_session_forget(struct journal *journal, uint64_t migration, uint32_t generation, struct err *err);
 /* Highest generation of this migration that was ever journaled, 0 if none; survives forgetting. */
 uint32_t journal_generation(struct journal *journal, uint64_t migration);
 
-/* Adds what `news` knows in one transaction (verdict_learn; V9). *ret_facts: all that is known after it. A cast vote goes
- * this way too. ERR_CONFLICT if a vote contradicts the journal. Durable on return. Also usable by a leg while the agent
- * is dead. */
-int journal_facts_add(struct journal *journal, uint64_t migration, uint32_t generation, const struct verdict_facts *news,
-                      struct verdict_facts *ret_facts, struct err *err);
+/* Adds what `news` knows in one transaction (verdict_learn; V9). *ret_facts: all that is known after it. A cast vote
+ * goes this way too. ERR_CONFLICT if a vote contradicts the journal. Durable on return. Also usable by a leg while the
+ * agent is dead. */
+int journal_facts_add(struct journal *journal, uint64_t migration, uint32_t generation,
+                      const struct verdict_facts *news, struct verdict_facts *ret_facts, struct err *err);
 
 /* Casts this side's vote if and only if verdict_may_cast() allows it on the facts as they are in the journal at that
  * moment (one transaction, so that two processes of a host cannot cast two). ERR_TOO_LATE if it does not. */
 int journal_vote(struct journal *journal, uint64_t migration, uint32_t generation, enum side side, enum vote vote,
                  const struct verdict_local *local, struct verdict_facts *ret_facts, struct err *err);
-/* Journals `activating`, `renounced`, `stream_ended`, `suspended`, `resumed`, `released`, `running`: exactly one flag of
- * `flag` is set; refused (ERR_TOO_LATE) where verdict.h forbids it on the facts as journaled: activating needs V6,
+/* Journals `activating`, `renounced`, `stream_ended`, `suspended`, `resumed`, `released`, `running`: exactly one flag
+ * of `flag` is set; refused (ERR_TOO_LATE) where verdict.h forbids it on the facts as journaled: activating needs V6,
  * renounced V7, resumed V8, released V10, stream_ended no ABORT of this side's. */
 int journal_flag(struct journal *journal, uint64_t migration, uint32_t generation, const struct verdict_facts *flag,
                  const struct verdict_local *local, struct verdict_facts *ret_facts, struct err *err);
 
 /* Answers given, so that a command that comes twice is answered the same and done once. */
-int journal_answer_put(struct journal *journal, uint64_t migration, uint32_t generation, const struct msg_answer *answer,
-                       struct err *err);
+int journal_answer_put(struct journal *journal, uint64_t migration, uint32_t generation,
+                       const struct msg_answer *answer, struct err *err);
 /* 1 and the answer, 0 if there is none, -1 on error. */
 int journal_answer_get(struct journal *journal, uint64_t migration, uint32_t generation, enum step step,
                        struct msg_answer *ret_answer, struct err *err);
 
 /* What a session made on this host. Kinds are for people and for the code that takes them away again. */
 enum resource_kind {
-	RESOURCE_DISK = 1,      /* a disk image of an SR: name = disk, path = file */
-	RESOURCE_RESERVE = 2,   /* a file that holds space: path */
-	RESOURCE_EXPORT = 3,    /* an exporter process: path = its directory (socket, control files); pid */
-	RESOURCE_VM = 4,        /* an incoming VM, name = uuid text */
-	RESOURCE_BITMAP = 5,    /* dirty bitmaps and shadow nodes in a VM's block backend, name = disk */
+	RESOURCE_DISK = 1,        /* a disk image of an SR: name = disk, path = file */
+	RESOURCE_RESERVE = 2,     /* a file that holds space: path */
+	RESOURCE_EXPORT = 3,      /* an exporter process: path = its directory (socket, control files); pid */
+	RESOURCE_VM = 4,          /* an incoming VM, name = uuid text */
+	RESOURCE_BITMAP = 5,      /* dirty bitmaps and shadow nodes in a VM's block backend, name = disk */
 	RESOURCE_SOURCE_DISK = 6, /* a disk of the source that is to be dropped or kept at release */
-	RESOURCE_FILE = 7,      /* any other file: path */
+	RESOURCE_FILE = 7,        /* any other file: path */
 	RESOURCE_KINDS
 };
 const char *resource_kind_name(enum resource_kind kind);
@@ -108,7 +109,7 @@ const char *resource_kind_name(enum resource_kind kind);
 enum resource_state { RESOURCE_INTENT = 1, RESOURCE_MADE = 2, RESOURCE_KEPT = 3 /* on purpose, until kept_until */ };
 
 struct journal_resource {
-	int64_t id;            /* order of making */
+	int64_t id; /* order of making */
 	uint64_t migration;
 	uint32_t generation;
 	enum resource_kind kind;
@@ -131,9 +132,9 @@ int journal_resource_gone(struct journal *journal, int64_t id, struct err *err);
 int journal_resource_list(struct journal *journal, uint64_t migration, uint32_t generation,
                           struct journal_resource **ret_list, size_t *ret_count, struct err *err);
 
-/* What claims of live sessions add up to on this host: memory, and bytes of disks to come in SR `sr` (NULL: skip). A claim
- * ends where the host's own figures show it: memory when the session's RESOURCE_VM is made, a disk's space when its
- * RESOURCE_RESERVE (its name: the disk's) is made. */
+/* What claims of live sessions add up to on this host: memory, and bytes of disks to come in SR `sr` (NULL: skip). A
+ * claim ends where the host's own figures show it: memory when the session's RESOURCE_VM is made, a disk's space when
+ * its RESOURCE_RESERVE (its name: the disk's) is made. */
 int journal_claims(struct journal *journal, const char *sr, uint64_t *ret_memory_bytes, uint64_t *ret_disk_bytes,
                    struct err *err);
 

@@ -11,8 +11,8 @@ static enum vote vote_at(sqlite3_stmt *stmt, int column)
 
 void journal_facts_columns(sqlite3_stmt *stmt, int column, struct verdict_facts *ret_facts)
 {
-	*ret_facts = (struct verdict_facts){
-		.vote = {vote_at(stmt, column), vote_at(stmt, column + 1), vote_at(stmt, column + 2)},
+	*ret_facts = (struct verdict_facts) {
+		.vote = { vote_at(stmt, column), vote_at(stmt, column + 1), vote_at(stmt, column + 2) },
 		.suspended = db_int(stmt, column + 3) != 0,
 		.stream_ended = db_int(stmt, column + 4) != 0,
 		.resumed = db_int(stmt, column + 5) != 0,
@@ -26,17 +26,17 @@ void journal_facts_columns(sqlite3_stmt *stmt, int column, struct verdict_facts 
 int journal_facts_read(struct journal *journal, uint64_t migration, uint32_t generation,
                        struct verdict_facts *ret_facts, struct err *err)
 {
-	sqlite3_stmt *stmt = db_query(journal->db, err,
-	                              "SELECT " JOURNAL_FACT_COLUMNS " FROM facts WHERE migration = ? AND generation = ?",
-	                              "uu", migration, (uint64_t)generation);
+	sqlite3_stmt *stmt = db_query(
+		journal->db, err, "SELECT " JOURNAL_FACT_COLUMNS " FROM facts WHERE migration = ? AND generation = ?",
+		"uu", migration, (uint64_t)generation);
 	if (!stmt)
 		return -1;
 	int row = db_step(journal->db, stmt, err);
 	if (row == 1)
 		journal_facts_columns(stmt, 0, ret_facts);
 	else if (row == 0)
-		err_set(err, ERR_UNKNOWN_ID, "migration %" PRIu64 ", generation %u is not in this host's journal", migration,
-		        generation);
+		err_set(err, ERR_UNKNOWN_ID, "migration %" PRIu64 ", generation %u is not in this host's journal",
+		        migration, generation);
 	db_end(stmt);
 	return row == 1 ? 0 : -1;
 }
@@ -96,8 +96,8 @@ static int change_learn(const void *arg, struct verdict_facts *facts, struct err
 	return 0;
 }
 
-int journal_facts_add(struct journal *journal, uint64_t migration, uint32_t generation, const struct verdict_facts *news,
-                      struct verdict_facts *ret_facts, struct err *err)
+int journal_facts_add(struct journal *journal, uint64_t migration, uint32_t generation,
+                      const struct verdict_facts *news, struct verdict_facts *ret_facts, struct err *err)
 {
 	return facts_change(journal, migration, generation, change_learn, news, ret_facts, err);
 }
@@ -113,8 +113,8 @@ static int change_vote(const void *arg, struct verdict_facts *facts, struct err 
 	const struct vote_change *change = arg;
 	if (!verdict_may_cast(change->self, change->vote, facts, change->local)) {
 		const char *wanted = vote_name(change->vote), *cast = vote_name(facts->vote[change->self]);
-		return err_set(err, ERR_TOO_LATE, "the %s may not vote %s now (its vote is %s)", party_name(change->self),
-		               wanted ? wanted : "none", cast ? cast : "not cast");
+		return err_set(err, ERR_TOO_LATE, "the %s may not vote %s now (its vote is %s)",
+		               party_name(change->self), wanted ? wanted : "none", cast ? cast : "not cast");
 	}
 	facts->vote[change->self] = change->vote;
 	return 0;
@@ -123,7 +123,7 @@ static int change_vote(const void *arg, struct verdict_facts *facts, struct err 
 int journal_vote(struct journal *journal, uint64_t migration, uint32_t generation, enum side side, enum vote vote,
                  const struct verdict_local *local, struct verdict_facts *ret_facts, struct err *err)
 {
-	struct vote_change change = {.self = party_of(side), .vote = vote, .local = local};
+	struct vote_change change = { .self = party_of(side), .vote = vote, .local = local };
 	return facts_change(journal, migration, generation, change_vote, &change, ret_facts, err);
 }
 
@@ -171,6 +171,6 @@ int journal_flag(struct journal *journal, uint64_t migration, uint32_t generatio
 	                 flag->activating + flag->running + flag->renounced;
 	if (flags != 1)
 		return err_set(err, ERR_INTERNAL, "one flag at a time, not %u", flags);
-	struct flag_change change = {.flag = flag, .local = local};
+	struct flag_change change = { .flag = flag, .local = local };
 	return facts_change(journal, migration, generation, change_flag, &change, ret_facts, err);
 }

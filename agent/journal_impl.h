@@ -12,7 +12,7 @@ struct journal {
 	struct db *db;
 	pthread_mutex_t lock; /* a leg has threads; one statement or transaction at a time */
 	char id[LIMIT_ID];
-	uint64_t epoch;       /* as journaled; only the agent raises it */
+	uint64_t epoch; /* as journaled; only the agent raises it */
 	bool lost;
 };
 
@@ -25,8 +25,9 @@ int journal_facts_read(struct journal *journal, uint64_t migration, uint32_t gen
                        struct verdict_facts *ret_facts, struct err *err);
 
 /* The seven flags of the facts, in the order in which columns are listed everywhere. */
-#define JOURNAL_FACT_COLUMNS \
-	"vote_coordinator, vote_source, vote_destination, suspended, stream_ended, resumed, released, activating, running, " \
+#define JOURNAL_FACT_COLUMNS                                                                                        \
+	"vote_coordinator, vote_source, vote_destination, suspended, stream_ended, resumed, released, activating, " \
+	"running, "                                                                                                 \
 	"renounced"
 #define JOURNAL_FACT_COUNT 10
 /* Reads them from `column` on. */

@@ -8,8 +8,8 @@
 
 /* ---- answers ---- */
 
-int journal_answer_put(struct journal *journal, uint64_t migration, uint32_t generation, const struct msg_answer *answer,
-                       struct err *err)
+int journal_answer_put(struct journal *journal, uint64_t migration, uint32_t generation,
+                       const struct msg_answer *answer, struct err *err)
 {
 	struct msg *msg = calloc(1, sizeof(*msg));
 	void *frame = NULL;
@@ -63,8 +63,8 @@ int journal_answer_get(struct journal *journal, uint64_t migration, uint32_t gen
 {
 	(void)pthread_mutex_lock(&journal->lock);
 	sqlite3_stmt *stmt = db_query(journal->db, err,
-	                              "SELECT frame FROM answer WHERE migration = ? AND generation = ? AND step = ?", "uui",
-	                              migration, (uint64_t)generation, (int64_t)step);
+	                              "SELECT frame FROM answer WHERE migration = ? AND generation = ? AND step = ?",
+	                              "uui", migration, (uint64_t)generation, (int64_t)step);
 	int rc = stmt ? db_step(journal->db, stmt, err) : -1;
 	if (rc == 1)
 		rc = answer_column(stmt, ret_answer, err);
@@ -101,12 +101,13 @@ const char *resource_kind_name(enum resource_kind kind)
 int journal_resource_add(struct journal *journal, const struct journal_resource *r, int64_t *ret_id, struct err *err)
 {
 	(void)pthread_mutex_lock(&journal->lock);
-	int rc = db_exec(journal->db, err,
-	                 "INSERT INTO resource (migration, generation, kind, state, name, path, note, pid, ticks, bytes,"
-	                 " kept_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-	                 "uuiisssiuuu", r->migration, (uint64_t)r->generation, (int64_t)r->kind,
-	                 (int64_t)(r->state ? r->state : RESOURCE_INTENT), r->name, r->path, r->note, (int64_t)r->process.pid,
-	                 r->process.start_ticks, r->bytes, r->kept_until_wall_ms);
+	int rc =
+		db_exec(journal->db, err,
+	                "INSERT INTO resource (migration, generation, kind, state, name, path, note, pid, ticks, bytes,"
+	                " kept_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+	                "uuiisssiuuu", r->migration, (uint64_t)r->generation, (int64_t)r->kind,
+	                (int64_t)(r->state ? r->state : RESOURCE_INTENT), r->name, r->path, r->note,
+	                (int64_t)r->process.pid, r->process.start_ticks, r->bytes, r->kept_until_wall_ms);
 	if (rc == 0)
 		*ret_id = sqlite3_last_insert_rowid(journal->db->handle);
 	(void)pthread_mutex_unlock(&journal->lock);
@@ -137,13 +138,13 @@ int journal_resource_gone(struct journal *journal, int64_t id, struct err *err)
 
 static void resource_columns(sqlite3_stmt *stmt, struct journal_resource *ret)
 {
-	*ret = (struct journal_resource){
+	*ret = (struct journal_resource) {
 		.id = db_int(stmt, 0),
 		.migration = (uint64_t)db_int(stmt, 1),
 		.generation = (uint32_t)db_int(stmt, 2),
 		.kind = (enum resource_kind)db_int(stmt, 3),
 		.state = (enum resource_state)db_int(stmt, 4),
-		.process = {.pid = (pid_t)db_int(stmt, 8), .start_ticks = (uint64_t)db_int(stmt, 9)},
+		.process = { .pid = (pid_t)db_int(stmt, 8), .start_ticks = (uint64_t)db_int(stmt, 9) },
 		.bytes = (uint64_t)db_int(stmt, 10),
 		.kept_until_wall_ms = (uint64_t)db_int(stmt, 11),
 	};
@@ -176,11 +177,12 @@ int journal_resource_list(struct journal *journal, uint64_t migration, uint32_t 
 	struct journal_resource *list = NULL;
 	size_t count = 0;
 	(void)pthread_mutex_lock(&journal->lock);
-	sqlite3_stmt *stmt = db_query(journal->db, err,
-	                              "SELECT id, migration, generation, kind, state, name, path, note, pid, ticks, bytes,"
-	                              " kept_until FROM resource WHERE ?1 = 0 OR (migration = ?1 AND generation = ?2)"
-	                              " ORDER BY id DESC",
-	                              "uu", migration, (uint64_t)generation);
+	sqlite3_stmt *stmt =
+		db_query(journal->db, err,
+	                 "SELECT id, migration, generation, kind, state, name, path, note, pid, ticks, bytes,"
+	                 " kept_until FROM resource WHERE ?1 = 0 OR (migration = ?1 AND generation = ?2)"
+	                 " ORDER BY id DESC",
+	                 "uu", migration, (uint64_t)generation);
 	int rc = stmt ? resource_rows(journal, stmt, &list, &count, err) : -1;
 	db_end(stmt);
 	(void)pthread_mutex_unlock(&journal->lock);
@@ -200,7 +202,8 @@ static bool has_made(const struct journal_resource *list, size_t count, const st
 {
 	for (size_t i = 0; i < count; i++)
 		if (list[i].migration == session->migration && list[i].generation == session->generation &&
-		    list[i].kind == kind && list[i].state != RESOURCE_INTENT && (!name || strcmp(list[i].name, name) == 0))
+		    list[i].kind == kind && list[i].state != RESOURCE_INTENT &&
+		    (!name || strcmp(list[i].name, name) == 0))
 			return true;
 	return false;
 }

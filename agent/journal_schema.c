@@ -56,7 +56,7 @@ static const char step_guards[] =
 	"  BEGIN SELECT RAISE(ABORT, 'the generation only grows'); END;";
 
 const struct db_migration journal_migrations[] = {
-	{.sql = step_tables},
-	{.sql = step_guards},
+	{ .sql = step_tables },
+	{ .sql = step_guards },
 };
 const unsigned journal_migration_count = sizeof(journal_migrations) / sizeof(journal_migrations[0]);

@@ -11,15 +11,16 @@ static void expire(struct agent *agent, const struct journal_resource *kept)
 {
 	struct err err;
 	if (kept->path[0] && sr_disk_remove(kept->path, &err) < 0) {
-		log_warning("event=kept-disk migration=%" PRIu64 " disk=%s path=%s error=\"%s\"", kept->migration, kept->name,
-		            kept->path, err.text);
+		log_warning("event=kept-disk migration=%" PRIu64 " disk=%s path=%s error=\"%s\"", kept->migration,
+		            kept->name, kept->path, err.text);
 		return; /* tried again with the next sweep */
 	}
 	if (journal_resource_gone(agent->journal, kept->id, &err) < 0) {
 		log_error("event=journal error=\"%s\"", err.text);
 		return;
 	}
-	log_notice("event=kept-disk-removed migration=%" PRIu64 " disk=%s path=%s", kept->migration, kept->name, kept->path);
+	log_notice("event=kept-disk-removed migration=%" PRIu64 " disk=%s path=%s", kept->migration, kept->name,
+	           kept->path);
 }
 
 /* Nobody works on it any more, and it is not there on purpose. */
@@ -54,8 +55,9 @@ void keep_sweep(struct agent *agent)
 		log_warning("event=leftovers count=%u", leftovers);
 		for (size_t i = 0; i < count; i++)
 			if (is_leftover(agent, &list[i]))
-				log_warning("event=leftover migration=%" PRIu64 " kind=%s name=%s path=%s", list[i].migration,
-				            resource_kind_name(list[i].kind), list[i].name, list[i].path);
+				log_warning("event=leftover migration=%" PRIu64 " kind=%s name=%s path=%s",
+				            list[i].migration, resource_kind_name(list[i].kind), list[i].name,
+				            list[i].path);
 	}
 	free(list);
 }

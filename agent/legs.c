@@ -102,29 +102,29 @@ static void on_answer(struct session *session, const struct msg_answer *answer)
 			memcpy(row->endpoint, answer->endpoint, sizeof(row->endpoint));
 			session->dirty = true;
 		}
-		session_handle(session, &(struct session_event){.kind = EVENT_LEG_DONE, .step = answer->step});
+		session_handle(session, &(struct session_event) { .kind = EVENT_LEG_DONE, .step = answer->step });
 		return;
 	}
 	session->refusal = answer->cause;
 	if (answer->step == STEP_PREPARE || answer->step == STEP_COPY)
 		session_cause(session, &answer->cause);
-	session_handle(session, &(struct session_event){.kind = EVENT_LEG_REFUSED, .step = answer->step});
+	session_handle(session, &(struct session_event) { .kind = EVENT_LEG_REFUSED, .step = answer->step });
 }
 
 /* What the leg says of itself, as an event of the session. */
 static struct session_event report_event(const struct session *session, const struct msg_session *report)
 {
 	const struct session_core *core = &session->row.core;
-	struct session_event event = {.kind = EVENT_FACTS};
+	struct session_event event = { .kind = EVENT_FACTS };
 	if (report->phase == PHASE_READY && !core->ready && core->state == SESSION_COPYING)
 		event.kind = EVENT_LEG_READY;
 	else if (report->phase == PHASE_ROLLING_BACK && !core->failed && !core->abort_asked &&
 	         core->state < SESSION_COMMITTED)
 		event.kind = EVENT_LEG_FAILED;
 	else if (report->phase == PHASE_ROLLED_BACK && core->state != SESSION_ROLLED_BACK)
-		event = (struct session_event){.kind = EVENT_LEG_DONE, .step = STEP_ABORT};
+		event = (struct session_event) { .kind = EVENT_LEG_DONE, .step = STEP_ABORT };
 	else if (report->phase == PHASE_RELEASED && core->state == SESSION_RELEASING)
-		event = (struct session_event){.kind = EVENT_LEG_DONE, .step = STEP_RELEASE};
+		event = (struct session_event) { .kind = EVENT_LEG_DONE, .step = STEP_RELEASE };
 	return event;
 }
 
@@ -143,7 +143,8 @@ static void on_report(struct session *session, const struct msg_session *report)
 static void on_msg(struct session *session, struct msg *msg)
 {
 	if (msg->migration != session->row.migration || msg->generation != session->row.generation) {
-		log_warning("event=leg-message migration=%" PRIu64 " error=\"it is about another one\"", session->row.migration);
+		log_warning("event=leg-message migration=%" PRIu64 " error=\"it is about another one\"",
+		            session->row.migration);
 		return;
 	}
 	switch (msg->kind) {
@@ -188,7 +189,7 @@ static void on_end(struct session *session)
 	leg_disconnect(session);
 	if (session->doomed)
 		return;
-	session_handle(session, &(struct session_event){.kind = EVENT_RESTARTED});
+	session_handle(session, &(struct session_event) { .kind = EVENT_RESTARTED });
 	legs_kick(session->agent);
 }
 
@@ -210,7 +211,8 @@ static void drain(struct session *session)
 			on_msg(session, msg);
 			msg_free(msg);
 		} else {
-			log_warning("event=leg-message migration=%" PRIu64 " error=\"%s\"", session->row.migration, err.text);
+			log_warning("event=leg-message migration=%" PRIu64 " error=\"%s\"", session->row.migration,
+			            err.text);
 		}
 		free(msg);
 	}
@@ -227,7 +229,7 @@ static void on_packet_ready(void *ctx, int fd)
 static int leg_connect(struct session *session, struct proc_id *ret_leg)
 {
 	struct agent *agent = session->agent;
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	struct ucred who;
 	socklen_t bytes = sizeof(who);
 	struct err err;
@@ -262,7 +264,7 @@ static void reached(struct session *session, const struct proc_id *leg)
 		(void)session_save(session);
 	}
 	log_info("event=leg-reached migration=%" PRIu64 " pid=%ld", session->row.migration, (long)leg->pid);
-	session_handle(session, &(struct session_event){.kind = EVENT_LEG_UP});
+	session_handle(session, &(struct session_event) { .kind = EVENT_LEG_UP });
 }
 
 static void lost(struct session *session)
@@ -270,10 +272,11 @@ static void lost(struct session *session)
 	struct journal_session *row = &session->row;
 	log_warning("event=leg-lost migration=%" PRIu64 " pid=%ld", row->migration, (long)row->leg.pid);
 	if (!session_is_final(row->core.state) && row->core.state != SESSION_ROLLING_BACK)
-		session_cause(session, &(struct err){.code = ERR_LEG_LOST, .text = "the leg process ended before its work"});
-	row->leg = (struct proc_id){0};
+		session_cause(session,
+		              &(struct err) { .code = ERR_LEG_LOST, .text = "the leg process ended before its work" });
+	row->leg = (struct proc_id) { 0 };
 	session->dirty = true;
-	session_handle(session, &(struct session_event){.kind = EVENT_LEG_LOST});
+	session_handle(session, &(struct session_event) { .kind = EVENT_LEG_LOST });
 }
 
 /* ---- start ---- */
@@ -371,7 +374,7 @@ static int leg_start(struct session *session, struct err *err)
 	if (session->start_recover)
 		argv[n++] = "--recover";
 	argv[n] = NULL;
-	const char *const env[] = {conf, NULL};
+	const char *const env[] = { conf, NULL };
 	if (proc_start(&session->row.leg, argv, env, log_path, -1, PROC_SETSID, err) < 0)
 		return -1;
 	prune_logs(agent);
@@ -389,10 +392,10 @@ static void start_failed(struct session *session, const struct err *err)
 	session->start_wanted = false;
 	session->refusal = *err;
 	session_cause(session, err);
-	session_handle(session, &(struct session_event){.kind = EVENT_LEG_REFUSED, .step = STEP_PREPARE});
+	session_handle(session, &(struct session_event) { .kind = EVENT_LEG_REFUSED, .step = STEP_PREPARE });
 	/* No leg has ever run, so nothing was made and there is nothing to take away. */
 	session->start_wanted = false;
-	session_handle(session, &(struct session_event){.kind = EVENT_LEG_DONE, .step = STEP_ABORT});
+	session_handle(session, &(struct session_event) { .kind = EVENT_LEG_DONE, .step = STEP_ABORT });
 }
 
 static void pursue(struct session *session)
@@ -429,7 +432,8 @@ static void legs_pursue(void *ctx)
 	struct agent *agent = ctx;
 	agent->leg_timer = -1;
 	sessions_walk(agent, pursue);
-	if (agent->leg_timer > 0) { /* asked for meanwhile: not at once, or one that dies at once would be a busy loop */
+	if (agent->leg_timer >
+	    0) { /* asked for meanwhile: not at once, or one that dies at once would be a busy loop */
 		loop_timer_end(agent->loop, agent->leg_timer);
 		agent->leg_timer = -1;
 	}
@@ -450,7 +454,7 @@ void legs_kick(struct agent *agent)
 /* There is a leg that is not journaled: reached as soon as it listens, another one started if it ends before. */
 static void find_twin(struct session *session)
 {
-	session->row.leg = (struct proc_id){0};
+	session->row.leg = (struct proc_id) { 0 };
 	session->start_wanted = true;
 	session->start_after_ms = agent_now_ms() + LEG_POLL_MS;
 	(void)session_save(session);
@@ -462,7 +466,8 @@ bool legs_child(struct agent *agent, pid_t pid, int status)
 		if (s->doomed || s->row.leg.pid != pid)
 			continue;
 		log_info("event=leg-ended migration=%" PRIu64 " pid=%ld %s=%d", s->row.migration, (long)pid,
-		         WIFEXITED(status) ? "status" : "signal", WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
+		         WIFEXITED(status) ? "status" : "signal",
+		         WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status));
 		drain(s); /* its last words first */
 		if (WIFEXITED(status) && WEXITSTATUS(status) == LEG_EXIT_TWIN)
 			find_twin(s);

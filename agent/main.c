@@ -18,10 +18,11 @@ struct options {
 enum { OPTION_HOME = 256, OPTION_CONFIG, OPTION_CHECK };
 
 static const struct argp_option option_table[] = {
-	{"home", OPTION_HOME, "DIR", 0, "Keep etc, lib and run under DIR (default: $DROVER_HOME, else the system's)", 0},
-	{"config", OPTION_CONFIG, "FILE", 0, "Read FILE instead of agent.conf in etc", 0},
-	{"check-config", OPTION_CHECK, NULL, 0, "Say whether the configuration is good, and exit", 0},
-	{0},
+	{ "home", OPTION_HOME, "DIR", 0, "Keep etc, lib and run under DIR (default: $DROVER_HOME, else the system's)",
+	  0 },
+	{ "config", OPTION_CONFIG, "FILE", 0, "Read FILE instead of agent.conf in etc", 0 },
+	{ "check-config", OPTION_CHECK, NULL, 0, "Say whether the configuration is good, and exit", 0 },
+	{ 0 },
 };
 
 static error_t on_option(int key, char *arg, struct argp_state *state)
@@ -65,7 +66,7 @@ static int fail(const struct err *err, int status)
 
 static int run(struct loop *loop, const struct paths *paths, const struct agent_conf *conf)
 {
-	struct err err = {0};
+	struct err err = { 0 };
 	struct agent *agent = NULL;
 	uint64_t watchdog_us = 0;
 	if (agent_new(&agent, loop, paths, conf, &err) < 0)
@@ -90,9 +91,9 @@ int main(int argc, char **argv)
 		.parser = on_option,
 		.doc = "The agent of a host: takes part in migrations that the coordinator asks for.",
 	};
-	struct options options = {0};
+	struct options options = { 0 };
 	struct paths paths;
-	struct err err = {0};
+	struct err err = { 0 };
 	char leg[PATHS_MAX];
 	argp_program_version_hook = print_version;
 	argp_err_exit_status = EX_USAGE;

@@ -94,8 +94,8 @@ int session_save(struct session *session)
 {
 	struct err err;
 	bool plan = session->plan->source[0] != '\0';
-	if (journal_session_put(session->agent->journal, &session->row, plan && !session->journaled ? session->plan : NULL,
-	                        &err) < 0) {
+	if (journal_session_put(session->agent->journal, &session->row,
+	                        plan && !session->journaled ? session->plan : NULL, &err) < 0) {
 		log_error("event=journal migration=%" PRIu64 " error=\"%s\"", session->row.migration, err.text);
 		return -1;
 	}
@@ -110,8 +110,8 @@ bool session_refresh_facts(struct session *session)
 	struct err err;
 	if (!session->journaled)
 		return false;
-	if (journal_session_get(session->agent->journal, session->row.migration, session->row.generation, &row, NULL, &err) <
-	    0) {
+	if (journal_session_get(session->agent->journal, session->row.migration, session->row.generation, &row, NULL,
+	                        &err) < 0) {
 		log_error("event=journal migration=%" PRIu64 " error=\"%s\"", session->row.migration, err.text);
 		return false;
 	}
@@ -126,7 +126,8 @@ void session_learn(struct session *session, const struct verdict_facts *heard, b
 	struct verdict_facts merged = session->row.facts;
 	bool more = verdict_learn(&merged, heard, &conflict);
 	if (conflict)
-		log_error("event=conflict migration=%" PRIu64 " error=\"a vote that was heard contradicts the journal's\"",
+		log_error("event=conflict migration=%" PRIu64
+		          " error=\"a vote that was heard contradicts the journal's\"",
 		          session->row.migration);
 	else if (more && session->journaled) {
 		if (journal_facts_add(session->agent->journal, session->row.migration, session->row.generation, heard,
@@ -136,7 +137,7 @@ void session_learn(struct session *session, const struct verdict_facts *heard, b
 			fresh = true;
 	}
 	if (fresh && tell)
-		session_handle(session, &(struct session_event){.kind = EVENT_FACTS});
+		session_handle(session, &(struct session_event) { .kind = EVENT_FACTS });
 }
 
 void session_cause(struct session *session, const struct err *cause)
@@ -152,7 +153,7 @@ void session_cause(struct session *session, const struct err *cause)
 void session_describe(const struct session *session, struct msg_session *ret)
 {
 	const struct journal_session *row = &session->row;
-	*ret = (struct msg_session){
+	*ret = (struct msg_session) {
 		.migration = row->migration,
 		.generation = row->generation,
 		.side = row->side,
@@ -184,14 +185,16 @@ static bool is_last_word(const struct msg_answer *answer)
 		return true;
 	if (answer->step == STEP_ABORT || answer->step == STEP_RELEASE)
 		return false;
-	return answer->cause.code != ERR_STALE && answer->cause.code != ERR_PROTOCOL && answer->cause.code != ERR_HOST_LOST;
+	return answer->cause.code != ERR_STALE && answer->cause.code != ERR_PROTOCOL &&
+	       answer->cause.code != ERR_HOST_LOST;
 }
 
 static void fill_refusal(struct session *session, const struct session_action *action, struct err *cause)
 {
 	const char *step = step_name(action->step), *state = session_state_name(session->row.core.state);
 	if (action->code != ERR_NONE)
-		err_set(cause, action->code, "%s is refused on %s: the session is %s", step, session->agent->conf.host, state);
+		err_set(cause, action->code, "%s is refused on %s: the session is %s", step, session->agent->conf.host,
+		        state);
 	else if (session->refusal.code != ERR_NONE)
 		*cause = session->refusal;
 	else if (session->row.cause.code != ERR_NONE)
@@ -309,9 +312,9 @@ void session_handle(struct session *session, const struct session_event *event)
 		return;
 	}
 	if (before.state != next.state)
-		log_info("event=session migration=%" PRIu64 " generation=%u side=%s from=%s to=%s", session->row.migration,
-		         session->row.generation, side_name(session->row.side), session_state_name(before.state),
-		         session_state_name(next.state));
+		log_info("event=session migration=%" PRIu64 " generation=%u side=%s from=%s to=%s",
+		         session->row.migration, session->row.generation, side_name(session->row.side),
+		         session_state_name(before.state), session_state_name(next.state));
 	agent->walking++; /* an action may drop the session */
 	for (unsigned i = 0; i < actions.count; i++)
 		do_action(session, &actions.list[i]);
@@ -323,8 +326,8 @@ void session_handle(struct session *session, const struct session_event *event)
 
 /* ---- checks ---- */
 
-static const char *busy_with(struct agent *agent, const struct session *self, const struct msg_plan *plan, enum side side,
-                             char text[LIMIT_TEXT])
+static const char *busy_with(struct agent *agent, const struct session *self, const struct msg_plan *plan,
+                             enum side side, char text[LIMIT_TEXT])
 {
 	const char *name = plan->new_name[0] ? plan->new_name : plan->vm.name;
 	for (struct session *s = agent->sessions; s; s = s->next) {
@@ -371,7 +374,7 @@ static void session_checks(struct session *session)
 		session->row.claim_memory_bytes = session->plan->vm.memory_bytes;
 	if (!ok)
 		session_cause(session, &session->refusal);
-	session_handle(session, &(struct session_event){.kind = EVENT_CHECKS_DONE, .ok = ok});
+	session_handle(session, &(struct session_event) { .kind = EVENT_CHECKS_DONE, .ok = ok });
 }
 
 void agent_run_checks(struct agent *agent)
@@ -412,13 +415,14 @@ static void pick_up(struct session *session)
 			session->dirty = true;
 		if (row->leg.pid == 0) /* one may have been started a moment before the end: it gets time to listen */
 			session->start_after_ms = agent_now_ms() + LEG_ADOPT_MS;
-		row->leg = (struct proc_id){0};
+		row->leg = (struct proc_id) { 0 };
 	}
 	if (kind == EVENT_HOST_REBOOTED)
-		session_cause(session, &(struct err){.code = ERR_HOST_LOST, .text = "the host was rebooted"});
+		session_cause(session, &(struct err) { .code = ERR_HOST_LOST, .text = "the host was rebooted" });
 	else if (kind == EVENT_LEG_LOST && !session_is_final(row->core.state))
-		session_cause(session, &(struct err){.code = ERR_LEG_LOST, .text = "the leg ended while the agent was away"});
-	session_handle(session, &(struct session_event){.kind = kind});
+		session_cause(session,
+		              &(struct err) { .code = ERR_LEG_LOST, .text = "the leg ended while the agent was away" });
+	session_handle(session, &(struct session_event) { .kind = kind });
 	legs_kick(session->agent);
 }
 
@@ -431,7 +435,8 @@ int sessions_load(struct agent *agent, struct err *err)
 	int rc = 0;
 	for (size_t i = 0; rc == 0 && i < count; i++) {
 		struct session *session = session_add(agent, list[i].migration, list[i].generation, list[i].side);
-		rc = journal_session_get(agent->journal, list[i].migration, list[i].generation, &session->row, session->plan, err);
+		rc = journal_session_get(agent->journal, list[i].migration, list[i].generation, &session->row,
+		                         session->plan, err);
 		session->journaled = true;
 		session->row.core.leg_up = false;
 	}

@@ -10,14 +10,17 @@
 #include <stdint.h>
 
 struct clock {
-	int64_t (*now_ns)(const struct clock *self);      /* monotonic */
-	int64_t (*wall_ms)(const struct clock *self);     /* Unix time, for people */
+	int64_t (*now_ns)(const struct clock *self);  /* monotonic */
+	int64_t (*wall_ms)(const struct clock *self); /* Unix time, for people */
 };
 
 /* The real ones. */
 extern const struct clock clock_real;
 
-static inline int64_t clock_ms(const struct clock *clock) { return clock->now_ns(clock) / 1000000; }
+static inline int64_t clock_ms(const struct clock *clock)
+{
+	return clock->now_ns(clock) / 1000000;
+}
 
 /* Fills with random bytes of the operating system (getrandom). Never fails: aborts if the kernel has none. */
 void random_bytes(void *buffer, size_t bytes);

@@ -16,40 +16,40 @@
 
 enum err_code {
 	ERR_NONE = 0,
-	ERR_INTERNAL,        /* a bug or an impossible state */
-	ERR_USAGE,           /* bad option, argument or request */
-	ERR_CONFIG,          /* bad configuration or environment */
-	ERR_IO,              /* the operating system said no */
-	ERR_NO_SPACE,        /* storage is full or would be */
-	ERR_NO_MEMORY,       /* memory is not there (host memory for a VM, or heap) */
-	ERR_UNKNOWN_VM,      /* no such VM, or not on that host */
-	ERR_UNKNOWN_HOST,    /* no such host */
-	ERR_UNKNOWN_ID,      /* no such migration */
-	ERR_AMBIGUOUS,       /* a name or prefix fits several */
-	ERR_HOST_DOWN,       /* the host is known and not connected */
-	ERR_SAME_HOST,       /* source and destination are one host */
-	ERR_BUSY,            /* the VM has a migration already, or the thing is in use */
-	ERR_NO_MAP,          /* a disk or network has no counterpart on the destination */
-	ERR_NAME_TAKEN,      /* name or UUID exists on the destination */
-	ERR_UNSUPPORTED,     /* this VM, disk or host cannot do that */
-	ERR_VERSION,         /* protocol or schema versions do not meet */
-	ERR_DENIED,          /* key unknown, or its role may not do that */
-	ERR_UNREACHABLE,     /* nobody answers there; the outcome is unknown */
-	ERR_TIMEOUT,         /* a deadline passed; the outcome is unknown */
-	ERR_CANCELLED,       /* somebody asked for it */
-	ERR_TOO_LATE,        /* the verdict is already the other one, or the record is final */
-	ERR_CONFLICT,        /* same key, other request; or a compare-and-set lost */
-	ERR_STALE,           /* older epoch, generation or step than the journal's */
-	ERR_PROTOCOL,        /* a peer sent what it must not */
-	ERR_CORRUPT,         /* checksum, digest, database or file contents are wrong */
-	ERR_SLOW,            /* the copy does not converge and policy says to give up */
-	ERR_LEG_LOST,        /* the leg process died */
-	ERR_PEER_LOST,       /* the data connection to the other leg broke */
-	ERR_HYPERVISOR,      /* the hypervisor or its tools failed */
-	ERR_BACKEND,         /* the VM's block backend failed */
-	ERR_EXPORTER,        /* the exporter of a destination disk failed */
-	ERR_HOST_LOST,       /* the host rebooted or its journal is gone */
-	ERR_CODES            /* how many there are */
+	ERR_INTERNAL,     /* a bug or an impossible state */
+	ERR_USAGE,        /* bad option, argument or request */
+	ERR_CONFIG,       /* bad configuration or environment */
+	ERR_IO,           /* the operating system said no */
+	ERR_NO_SPACE,     /* storage is full or would be */
+	ERR_NO_MEMORY,    /* memory is not there (host memory for a VM, or heap) */
+	ERR_UNKNOWN_VM,   /* no such VM, or not on that host */
+	ERR_UNKNOWN_HOST, /* no such host */
+	ERR_UNKNOWN_ID,   /* no such migration */
+	ERR_AMBIGUOUS,    /* a name or prefix fits several */
+	ERR_HOST_DOWN,    /* the host is known and not connected */
+	ERR_SAME_HOST,    /* source and destination are one host */
+	ERR_BUSY,         /* the VM has a migration already, or the thing is in use */
+	ERR_NO_MAP,       /* a disk or network has no counterpart on the destination */
+	ERR_NAME_TAKEN,   /* name or UUID exists on the destination */
+	ERR_UNSUPPORTED,  /* this VM, disk or host cannot do that */
+	ERR_VERSION,      /* protocol or schema versions do not meet */
+	ERR_DENIED,       /* key unknown, or its role may not do that */
+	ERR_UNREACHABLE,  /* nobody answers there; the outcome is unknown */
+	ERR_TIMEOUT,      /* a deadline passed; the outcome is unknown */
+	ERR_CANCELLED,    /* somebody asked for it */
+	ERR_TOO_LATE,     /* the verdict is already the other one, or the record is final */
+	ERR_CONFLICT,     /* same key, other request; or a compare-and-set lost */
+	ERR_STALE,        /* older epoch, generation or step than the journal's */
+	ERR_PROTOCOL,     /* a peer sent what it must not */
+	ERR_CORRUPT,      /* checksum, digest, database or file contents are wrong */
+	ERR_SLOW,         /* the copy does not converge and policy says to give up */
+	ERR_LEG_LOST,     /* the leg process died */
+	ERR_PEER_LOST,    /* the data connection to the other leg broke */
+	ERR_HYPERVISOR,   /* the hypervisor or its tools failed */
+	ERR_BACKEND,      /* the VM's block backend failed */
+	ERR_EXPORTER,     /* the exporter of a destination disk failed */
+	ERR_HOST_LOST,    /* the host rebooted or its journal is gone */
+	ERR_CODES         /* how many there are */
 };
 
 struct err {

@@ -10,11 +10,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* Whether the locked file is still the one that the path means: its last holder may have removed it since we opened it. */
+/* Whether the locked file is still the one that the path means: its last holder may have removed it since we opened it.
+ */
 static bool is_current(int fd, const char *path)
 {
 	struct stat held, named;
-	return fstat(fd, &held) == 0 && stat(path, &named) == 0 && held.st_ino == named.st_ino && held.st_dev == named.st_dev;
+	return fstat(fd, &held) == 0 && stat(path, &named) == 0 && held.st_ino == named.st_ino &&
+	       held.st_dev == named.st_dev;
 }
 
 static int refuse_busy(int fd, const char *path, struct err *err)
@@ -32,7 +34,8 @@ int lock_take(const char *path, int *ret_fd, struct err *err)
 		if (fd < 0)
 			return err_errno(err, ERR_IO, errno, "open %s", path);
 		if (flock(fd, LOCK_EX | LOCK_NB)) {
-			int rc = errno == EWOULDBLOCK ? refuse_busy(fd, path, err) : err_errno(err, ERR_IO, errno, "lock %s", path);
+			int rc = errno == EWOULDBLOCK ? refuse_busy(fd, path, err)
+			                              : err_errno(err, ERR_IO, errno, "lock %s", path);
 			close(fd);
 			return rc;
 		}

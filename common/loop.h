@@ -27,7 +27,8 @@ void loop_free(struct loop *loop);
 int loop_run(struct loop *loop, struct err *err);
 void loop_stop(struct loop *loop);
 
-/* Calls fn every delay_ms (repeat) or once. Returns a timer id > 0, or -1. A one-shot timer's id is dead after it ran. */
+/* Calls fn every delay_ms (repeat) or once. Returns a timer id > 0, or -1. A one-shot timer's id is dead after it ran.
+ */
 int loop_timer(struct loop *loop, unsigned delay_ms, bool repeat, loop_fn fn, void *ctx, struct err *err);
 void loop_timer_end(struct loop *loop, int timer); /* 0 and -1 are ignored */
 

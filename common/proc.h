@@ -28,7 +28,8 @@ int proc_start(struct proc_id *ret_id, const char *const argv[], const char *con
                int keep_fd, unsigned flags, struct err *err);
 
 /* Starts, waits at most timeout_ms, collects at most *bytes - 1 bytes of standard output (NUL-terminated; NULL: none).
- * Fails if it cannot be started, does not end with 0, or is late (it is killed then); the text has its last error line. */
+ * Fails if it cannot be started, does not end with 0, or is late (it is killed then); the text has its last error line.
+ */
 int proc_run(const char *const argv[], const char *const env[], char *ret_output, size_t *bytes, unsigned timeout_ms,
              struct err *err);
 
@@ -36,8 +37,8 @@ int proc_run(const char *const argv[], const char *const env[], char *ret_output
 int proc_identify(pid_t pid, struct proc_id *ret_id);
 /* Whether that very process lives (a zombie does not). */
 bool proc_alive(const struct proc_id *id);
-/* Kills that very process with SIGKILL (through a pidfd) and waits at most timeout_ms until it is gone, reaping it if it
- * is a child. 0 if it is gone, also if it was before. */
+/* Kills that very process with SIGKILL (through a pidfd) and waits at most timeout_ms until it is gone, reaping it if
+ * it is a child. 0 if it is gone, also if it was before. */
 int proc_kill(const struct proc_id *id, unsigned timeout_ms, struct err *err);
 
 #endif

@@ -84,8 +84,7 @@ bool verdict_may_cast(enum party self, enum vote vote, const struct verdict_fact
 	case PARTY_SOURCE:
 		return vote == VOTE_COMMIT ? source_may_commit(facts) : source_may_abort(facts, local);
 	case PARTY_DESTINATION:
-		return vote == VOTE_COMMIT ? destination_may_commit(facts, local)
-		                           : destination_may_abort(facts, local);
+		return vote == VOTE_COMMIT ? destination_may_commit(facts, local) : destination_may_abort(facts, local);
 	case PARTIES:
 		break;
 	}

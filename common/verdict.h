@@ -23,24 +23,24 @@ enum vote { VOTE_NONE = 0, VOTE_COMMIT = 1, VOTE_ABORT = 2 };
 struct verdict_facts {
 	enum vote vote[PARTIES]; /* author: that party */
 	bool suspended;          /* S: journaled before it asked the hypervisor to suspend the VM */
-	bool stream_ended;       /* S: journaled before the end of stream is sent: D may hold a whole copy from here on */
-	bool resumed;            /* S: the VM runs here again, for certain */
-	bool released;           /* S: the suspended VM is gone from here */
-	bool activating;         /* D: journaled before the unpause: counts as having run */
-	bool running;            /* D: the VM runs here, for certain */
-	bool renounced;          /* D: never ran this VM and never will */
+	bool stream_ended; /* S: journaled before the end of stream is sent: D may hold a whole copy from here on */
+	bool resumed;      /* S: the VM runs here again, for certain */
+	bool released;     /* S: the suspended VM is gone from here */
+	bool activating;   /* D: journaled before the unpause: counts as having run */
+	bool running;      /* D: the VM runs here, for certain */
+	bool renounced;    /* D: never ran this VM and never will */
 };
 
 /* What one party sees about itself; not a fact for others. */
 struct verdict_local {
-	bool granted;          /* S, D: the coordinator granted the switchover */
-	bool complete;         /* D: whole copy, verified, devices attached, flushed, write path closed (V4) */
-	bool failed;           /* S, D: the stream or the copy failed, or the leg that did it died */
-	bool abort_asked;      /* S, D: the coordinator asked for an abort (cancel, deadline, peer unreachable) */
-	bool image_gone;       /* S, D: the host rebooted, or the VM's image is otherwise gone */
-	bool unpause_failed;   /* D: the unpause failed for certain, the VM never ran and is destroyed (V7) */
+	bool granted;              /* S, D: the coordinator granted the switchover */
+	bool complete;             /* D: whole copy, verified, devices attached, flushed, write path closed (V4) */
+	bool failed;               /* S, D: the stream or the copy failed, or the leg that did it died */
+	bool abort_asked;          /* S, D: the coordinator asked for an abort (cancel, deadline, peer unreachable) */
+	bool image_gone;           /* S, D: the host rebooted, or the VM's image is otherwise gone */
+	bool unpause_failed;       /* D: the unpause failed for certain, the VM never ran and is destroyed (V7) */
 	bool unreachable[PARTIES]; /* C: nobody hears from that party (a suspicion, never proof) */
-	bool journal_lost;     /* this party's journal was lost: it does not vote in what it no longer knows (V11) */
+	bool journal_lost; /* this party's journal was lost: it does not vote in what it no longer knows (V11) */
 };
 
 /* What a party has to do now; a set. At most one of CAST_COMMIT and CAST_ABORT is ever in it. */
@@ -75,7 +75,8 @@ bool verdict_may_renounce(const struct verdict_facts *facts, const struct verdic
 unsigned verdict_due(enum party self, const struct verdict_facts *facts, const struct verdict_local *local);
 
 /* Adds what `heard` knows to `facts` (V9). Returns true if anything was new. A vote that contradicts the one
- * known is not taken over, and *ret_conflict is set to true (the peer is broken or lies); otherwise it is left alone. */
+ * known is not taken over, and *ret_conflict is set to true (the peer is broken or lies); otherwise it is left alone.
+ */
 bool verdict_learn(struct verdict_facts *facts, const struct verdict_facts *heard, bool *ret_conflict);
 
 /* Who owns the VM, as operators are shown it: "source", "destination", "undecided". Static string. */

@@ -28,12 +28,12 @@
 #define PROTOCOL_VERSION_MIN 1u /* the oldest that we still speak */
 
 enum role { ROLE_NONE = 0, ROLE_COORDINATOR, ROLE_AGENT, ROLE_OPERATOR, ROLE_SUBMITTER, ROLE_VIEWER, ROLES };
-const char *role_name(enum role role);           /* "agent", ...; "none" */
-enum role role_from_name(const char *name);      /* ROLE_NONE if unknown */
+const char *role_name(enum role role);      /* "agent", ...; "none" */
+enum role role_from_name(const char *name); /* ROLE_NONE if unknown */
 
 /* The side of a migration that a host is on. */
 enum side { SIDE_SOURCE = 1, SIDE_DESTINATION = 2 };
-const char *side_name(enum side side);           /* "source", "destination" */
+const char *side_name(enum side side); /* "source", "destination" */
 enum party party_of(enum side side);
 
 enum outcome { OUTCOME_UNKNOWN = 0, OUTCOME_DONE = 1, OUTCOME_REFUSED = 2 };
@@ -49,8 +49,9 @@ enum step {
 	STEP_COPY = 3,    /* connect the legs and copy until the rest fits the downtime; answered when it has begun */
 	STEP_SWITCH = 4,  /* the switchover is granted; answered when journaled */
 	STEP_ABORT = 5,   /* S, D: vote or roll back if the rules allow; done: nothing is held any more */
-	STEP_RELEASE = 6, /* S: destroy the suspended VM, keep or drop its disks; D: let go of what only copying needed */
-	STEP_FORGET = 7,  /* the record is final: the journal may drop the session (what is kept stays on record) */
+	STEP_RELEASE =
+		6, /* S: destroy the suspended VM, keep or drop its disks; D: let go of what only copying needed */
+	STEP_FORGET = 7, /* the record is final: the journal may drop the session (what is kept stays on record) */
 	STEPS
 };
 const char *step_name(enum step step);
@@ -74,16 +75,16 @@ enum exporter_kind exporter_from_name(const char *name); /* 0 if unknown */
 typedef unsigned char uuid_bytes[16];
 
 struct msg_disk {
-	char name[LIMIT_NAME];     /* xvda */
-	char sr[LIMIT_NAME];       /* SR it is on; in a plan for the destination: the SR it goes to */
+	char name[LIMIT_NAME]; /* xvda */
+	char sr[LIMIT_NAME];   /* SR it is on; in a plan for the destination: the SR it goes to */
 	enum disk_format format;
-	uint64_t size_bytes;       /* virtual size */
-	uint64_t allocated_bytes;  /* what is not a hole; an estimate */
-	uint32_t read_only;        /* 0 or 1 */
+	uint64_t size_bytes;      /* virtual size */
+	uint64_t allocated_bytes; /* what is not a hole; an estimate */
+	uint32_t read_only;       /* 0 or 1 */
 };
 
 struct msg_nic {
-	char mac[24];              /* aa:bb:cc:dd:ee:ff */
+	char mac[24]; /* aa:bb:cc:dd:ee:ff */
 	char bridge[LIMIT_NAME];
 };
 
@@ -101,29 +102,29 @@ struct msg_vm {
 
 struct msg_sr {
 	char name[LIMIT_NAME];
-	char type[LIMIT_NAME];     /* dir */
-	enum disk_format format;   /* what new disks are made as */
+	char type[LIMIT_NAME];           /* dir */
+	enum disk_format format;         /* what new disks are made as */
 	uint64_t size_bytes, free_bytes; /* free: after what is claimed by sessions */
 };
 
 struct msg_inventory {
-	uint64_t digest;           /* XXH3 of the rest, as encoded; the same as heartbeats carry */
+	uint64_t digest;                          /* XXH3 of the rest, as encoded; the same as heartbeats carry */
 	uint64_t memory_bytes, memory_free_bytes; /* free: after claims */
-	char hypervisor[LIMIT_NAME];  /* sim, xen */
-	char software[LIMIT_NAME];    /* drover version */
+	char hypervisor[LIMIT_NAME];              /* sim, xen */
+	char software[LIMIT_NAME];                /* drover version */
 	uint32_t sr_count;
 	struct msg_sr srs[LIMIT_SRS];
 	uint32_t network_count;
 	char networks[LIMIT_NETWORKS][LIMIT_NAME];
-	uint32_t vm_count;         /* <= LIMIT_VMS */
-	struct msg_vm *vms;        /* heap when decoded */
+	uint32_t vm_count;  /* <= LIMIT_VMS */
+	struct msg_vm *vms; /* heap when decoded */
 };
 
 /* Said first on every connection, and again after each reconnect. Clients leave the host fields empty. */
 struct msg_hello {
 	uint32_t version_min, version_max; /* protocol versions spoken */
 	char software[LIMIT_NAME];
-	char host[LIMIT_NAME];     /* agents: must be the host that the key is authorised for */
+	char host[LIMIT_NAME]; /* agents: must be the host that the key is authorised for */
 	char pool[LIMIT_NAME];
 	char boot_id[LIMIT_ID];
 	char journal_id[LIMIT_ID]; /* V11 */
@@ -131,16 +132,25 @@ struct msg_hello {
 };
 
 struct msg_welcome {
-	uint32_t version;          /* the protocol version to use from here on */
+	uint32_t version; /* the protocol version to use from here on */
 	char cluster_id[LIMIT_ID];
 	char software[LIMIT_NAME];
-	uint32_t heartbeat_ms;     /* send a heartbeat that often */
+	uint32_t heartbeat_ms; /* send a heartbeat that often */
 };
 
 /* One session as its agent sees it; in heartbeats and reports. Facts are re-sent until all know them (V9). */
 enum session_phase { /* coarse, for people and for the coordinator's core; finer states stay in the agent */
-	PHASE_NONE = 0, PHASE_CHECKED, PHASE_PREPARED, PHASE_COPYING, PHASE_READY /* the rest fits the downtime */,
-	PHASE_SWITCHING, PHASE_COMMITTED, PHASE_RELEASED, PHASE_ROLLING_BACK, PHASE_ROLLED_BACK, PHASES
+	             PHASE_NONE = 0,
+	             PHASE_CHECKED,
+	             PHASE_PREPARED,
+	             PHASE_COPYING,
+	             PHASE_READY /* the rest fits the downtime */,
+	             PHASE_SWITCHING,
+	             PHASE_COMMITTED,
+	             PHASE_RELEASED,
+	             PHASE_ROLLING_BACK,
+	             PHASE_ROLLED_BACK,
+	             PHASES
 };
 const char *session_phase_name(enum session_phase phase);
 
@@ -150,21 +160,21 @@ struct msg_session {
 	enum side side;
 	enum session_phase phase;
 	struct verdict_facts facts;
-	struct err cause;          /* the first error of this session; code ERR_NONE if none */
+	struct err cause;            /* the first error of this session; code ERR_NONE if none */
 	uint64_t kept_until_wall_ms; /* source's disks kept until then (Unix time); 0: none kept */
-	struct msg_budget {        /* measured downtime, by part; meaningful once running/resumed */
+	struct msg_budget {          /* measured downtime, by part; meaningful once running/resumed */
 		uint32_t total_ms, suspend_ms, final_memory_ms, final_disk_ms, verify_ms, votes_ms, activate_ms;
 	} budget;
 };
 
 struct msg_heartbeat {
 	uint64_t inventory_digest;
-	uint32_t session_count;    /* <= LIMIT_SESSIONS */
+	uint32_t session_count;       /* <= LIMIT_SESSIONS */
 	struct msg_session *sessions; /* heap when decoded */
 };
 
 struct msg_heartbeat_ack {
-	uint32_t want_inventory;   /* 1: digest differs from what the coordinator has: send an inventory */
+	uint32_t want_inventory; /* 1: digest differs from what the coordinator has: send an inventory */
 };
 
 /* The plan: what both hosts are told about a migration; sent with CHECK and PREPARE. */
@@ -172,44 +182,44 @@ struct msg_plan {
 	struct msg_vm vm;          /* disks with the SOURCE's SR and format; bridges of the source */
 	char new_name[LIMIT_NAME]; /* name on the destination */
 	char source[LIMIT_NAME], destination[LIMIT_NAME]; /* hosts */
-	struct msg_disk to[LIMIT_DISKS]; /* same order as vm.disks: SR and format on the destination */
-	char bridges[LIMIT_NICS][LIMIT_NAME]; /* same order as vm.nics: bridge on the destination */
+	struct msg_disk to[LIMIT_DISKS];                  /* same order as vm.disks: SR and format on the destination */
+	char bridges[LIMIT_NICS][LIMIT_NAME];             /* same order as vm.nics: bridge on the destination */
 	uint32_t max_downtime_ms;
-	uint64_t bandwidth_bps;    /* bytes a second over all streams; 0: no limit */
+	uint64_t bandwidth_bps; /* bytes a second over all streams; 0: no limit */
 	enum on_slow on_slow;
-	uint32_t timeout_s;        /* for the copy; 0: none */
+	uint32_t timeout_s; /* for the copy; 0: none */
 	uint64_t keep_source_s;
-	uint32_t dry_run;          /* CHECK only: claim nothing */
+	uint32_t dry_run; /* CHECK only: claim nothing */
 };
 
 /* coordinator -> agent -> leg. The envelope carries migration, generation, epoch and sequence. */
 struct msg_command {
 	enum step step;
 	enum side side;
-	struct msg_plan *plan;     /* CHECK, PREPARE: required; else NULL. Heap when decoded */
+	struct msg_plan *plan;           /* CHECK, PREPARE: required; else NULL. Heap when decoded */
 	char peer_fingerprint[LIMIT_ID]; /* COPY: SHA-256 of the other leg's certificate, lower-case hex */
 	char peer_endpoint[LIMIT_ID];    /* COPY to the source: host:port or [v6]:port of the destination leg */
-	enum err_code reason;      /* ABORT: why (cancelled, timeout, peer-lost, ...) */
+	enum err_code reason;            /* ABORT: why (cancelled, timeout, peer-lost, ...) */
 	char reason_text[LIMIT_TEXT];
 };
 
 struct msg_check {
-	char name[LIMIT_NAME];     /* "memory", "space local", "name free" */
-	uint32_t ok;               /* 0 or 1 */
-	char text[LIMIT_TEXT];     /* what was found; what to do if not ok */
+	char name[LIMIT_NAME]; /* "memory", "space local", "name free" */
+	uint32_t ok;           /* 0 or 1 */
+	char text[LIMIT_TEXT]; /* what was found; what to do if not ok */
 };
 
 /* agent -> coordinator (and leg -> agent): how a command ended. Repeats the command's sequence in the envelope. */
 struct msg_answer {
 	enum step step;
 	enum side side;
-	enum outcome outcome;      /* DONE or REFUSED; UNKNOWN never travels */
-	struct err cause;          /* REFUSED: why */
-	char fingerprint[LIMIT_ID];  /* PREPARE done: of this side's leg */
-	char endpoint[LIMIT_ID];     /* PREPARE done by the destination */
+	enum outcome outcome;       /* DONE or REFUSED; UNKNOWN never travels */
+	struct err cause;           /* REFUSED: why */
+	char fingerprint[LIMIT_ID]; /* PREPARE done: of this side's leg */
+	char endpoint[LIMIT_ID];    /* PREPARE done by the destination */
 	uint32_t check_count;
 	struct msg_check checks[LIMIT_CHECKS]; /* CHECK */
-	struct msg_session session;  /* the session after the command; phase NONE if there is none */
+	struct msg_session session;            /* the session after the command; phase NONE if there is none */
 };
 
 struct msg_disk_progress {
@@ -220,7 +230,7 @@ struct msg_disk_progress {
 
 /* Lossy: only the newest counts. */
 struct msg_progress {
-	char phase[16];            /* connect, disk, memory, ready, switch, verify */
+	char phase[16]; /* connect, disk, memory, ready, switch, verify */
 	uint32_t pass;
 	uint64_t bytes_total, bytes_done, bytes_left, rate_bps, dirty_bps, eta_ms;
 	uint64_t wire_bytes;       /* sent over the network so far, all streams */
@@ -233,8 +243,19 @@ struct msg_progress {
 
 /* Client API. The answer's body is a JSON document as docs/CLI.md describes it. */
 enum verb {
-	VERB_STATUS = 1, VERB_MIGRATE, VERB_LIST, VERB_SHOW, VERB_EXPLAIN, VERB_EVENTS, VERB_CANCEL,
-	VERB_HOST_LIST, VERB_HOST_SHOW, VERB_VM_LIST, VERB_VM_SHOW, VERB_LEFTOVERS, VERBS
+	VERB_STATUS = 1,
+	VERB_MIGRATE,
+	VERB_LIST,
+	VERB_SHOW,
+	VERB_EXPLAIN,
+	VERB_EVENTS,
+	VERB_CANCEL,
+	VERB_HOST_LIST,
+	VERB_HOST_SHOW,
+	VERB_VM_LIST,
+	VERB_VM_SHOW,
+	VERB_LEFTOVERS,
+	VERBS
 };
 const char *verb_name(enum verb verb);
 
@@ -244,48 +265,57 @@ struct msg_map {
 
 struct msg_request {
 	enum verb verb;
-	char vm[LIMIT_NAME];       /* UUID or name */
-	char host[LIMIT_NAME];     /* filter; MIGRATE: --from */
-	char id[LIMIT_ID];         /* migration number or key prefix */
-	char state[LIMIT_NAME];    /* LIST filter */
-	uint32_t all;              /* LIST: final ones too */
-	uint64_t after;            /* LIST: ids above it; EVENTS: event numbers above it */
+	char vm[LIMIT_NAME];    /* UUID or name */
+	char host[LIMIT_NAME];  /* filter; MIGRATE: --from */
+	char id[LIMIT_ID];      /* migration number or key prefix */
+	char state[LIMIT_NAME]; /* LIST filter */
+	uint32_t all;           /* LIST: final ones too */
+	uint64_t after;         /* LIST: ids above it; EVENTS: event numbers above it */
 	/* MIGRATE */
 	char to[LIMIT_NAME], pool[LIMIT_NAME], new_name[LIMIT_NAME], key[LIMIT_ID];
 	uint32_t disk_map_count, sr_map_count, network_map_count;
 	struct msg_map disk_map[LIMIT_MAPS], sr_map[LIMIT_MAPS], network_map[LIMIT_MAPS];
-	uint32_t max_downtime_ms;  /* 0: the coordinator's default */
-	uint64_t bandwidth_bps;    /* 0: no limit */
-	uint32_t timeout_s;        /* 0: default */
-	enum on_slow on_slow;      /* 0: default */
-	int64_t keep_source_s;     /* -1: default */
-	int64_t keep_copy_s;       /* -1: default */
+	uint32_t max_downtime_ms; /* 0: the coordinator's default */
+	uint64_t bandwidth_bps;   /* 0: no limit */
+	uint32_t timeout_s;       /* 0: default */
+	enum on_slow on_slow;     /* 0: default */
+	int64_t keep_source_s;    /* -1: default */
+	int64_t keep_copy_s;      /* -1: default */
 	int32_t priority;
 	uint32_t dry_run;
 };
 
 struct msg_reply {
-	enum err_code code;        /* ERR_NONE: as asked */
-	char text[LIMIT_TEXT];     /* what failed: why; what to do */
-	uint32_t exit_code;        /* of docs/CLI.md */
-	char *json;                /* heap when decoded; NULL if none; <= LIMIT_JSON_BYTES */
+	enum err_code code;    /* ERR_NONE: as asked */
+	char text[LIMIT_TEXT]; /* what failed: why; what to do */
+	uint32_t exit_code;    /* of docs/CLI.md */
+	char *json;            /* heap when decoded; NULL if none; <= LIMIT_JSON_BYTES */
 };
 
 enum msg_kind {
-	MSG_HELLO = 1, MSG_WELCOME, MSG_HEARTBEAT, MSG_HEARTBEAT_ACK, MSG_INVENTORY,
-	MSG_COMMAND, MSG_ANSWER, MSG_REPORT /* a session whose facts, phase or cause changed */, MSG_PROGRESS,
+	MSG_HELLO = 1,
+	MSG_WELCOME,
+	MSG_HEARTBEAT,
+	MSG_HEARTBEAT_ACK,
+	MSG_INVENTORY,
+	MSG_COMMAND,
+	MSG_ANSWER,
+	MSG_REPORT /* a session whose facts, phase or cause changed */,
+	MSG_PROGRESS,
 	MSG_FACTS /* facts for a session, to an agent or a leg: V9 relays */,
-	MSG_REQUEST, MSG_REPLY, MSG_ERROR /* refused on the connection level: version, role, key; text says why */,
+	MSG_REQUEST,
+	MSG_REPLY,
+	MSG_ERROR /* refused on the connection level: version, role, key; text says why */,
 	MSG_KINDS
 };
 const char *msg_kind_name(enum msg_kind kind);
 
 struct msg {
-	uint32_t version;          /* protocol version of this frame */
-	uint64_t epoch;            /* coordinator epoch: the sender's if it is the coordinator, else highest known */
-	uint64_t migration;        /* 0: not about a migration */
+	uint32_t version;   /* protocol version of this frame */
+	uint64_t epoch;     /* coordinator epoch: the sender's if it is the coordinator, else highest known */
+	uint64_t migration; /* 0: not about a migration */
 	uint32_t generation;
-	uint64_t sequence;         /* commands: unique and growing per epoch; answers and replies repeat it */
+	uint64_t sequence; /* commands: unique and growing per epoch; answers and replies repeat it */
 	enum msg_kind kind;
 	union {
 		struct msg_hello hello;
@@ -306,7 +336,8 @@ struct msg {
 
 /* Packs `msg`. *ret_frame is malloc'ed and the caller's to free. Fails (ERR_PROTOCOL) if the message breaks the rules
  * that msg_decode() checks or the frame would be over LIMIT_FRAME_BYTES: what we send can be read. Words for people
- * (texts of errors, checks and replies) are no reason to fail: what may not travel in them is replaced as it is packed. */
+ * (texts of errors, checks and replies) are no reason to fail: what may not travel in them is replaced as it is packed.
+ */
 int msg_encode(const struct msg *msg, void **ret_frame, size_t *ret_bytes, struct err *err);
 
 /* Unpacks and checks one frame. Fails with ERR_PROTOCOL (the text names the field) or ERR_VERSION; never asserts,

@@ -137,7 +137,7 @@ static void put_number(struct words *words, uint64_t number)
 /* At least two significant digits, rounded down: "3.4 MiB", "210 MiB". */
 static void put_size(struct words *words, uint64_t bytes)
 {
-	static const char *const units[] = {" B", " KiB", " MiB", " GiB", " TiB", " PiB", " EiB"};
+	static const char *const units[] = { " B", " KiB", " MiB", " GiB", " TiB", " PiB", " EiB" };
 	unsigned unit = 0;
 	uint64_t rest = 0;
 	while (bytes >= 1024) {
@@ -155,7 +155,7 @@ static void put_size(struct words *words, uint64_t bytes)
 
 void converge_explain(const struct converge_state *state, uint64_t left_bytes, char *ret_text, unsigned bytes)
 {
-	struct words words = {.text = ret_text, .bytes = bytes};
+	struct words words = { .text = ret_text, .bytes = bytes };
 	put(&words, "writes ");
 	put_size(&words, state->dirty_bps);
 	put(&words, "/s, link ");

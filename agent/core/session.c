@@ -112,29 +112,30 @@ static void add(struct session_actions *actions, struct session_action action)
 
 static void add_kind(struct session_actions *actions, enum session_action_kind kind)
 {
-	add(actions, (struct session_action){.kind = kind});
+	add(actions, (struct session_action) { .kind = kind });
 }
 
 static void add_send(struct session_actions *actions, enum step step)
 {
-	add(actions, (struct session_action){.kind = ACTION_SEND_LEG, .step = step});
+	add(actions, (struct session_action) { .kind = ACTION_SEND_LEG, .step = step });
 }
 
 static void add_start(struct session_actions *actions, bool recover)
 {
-	add(actions, (struct session_action){.kind = ACTION_START_LEG, .recover = recover});
+	add(actions, (struct session_action) { .kind = ACTION_START_LEG, .recover = recover });
 }
 
 static void answer_done(struct stepping *s, enum step step)
 {
-	add(s->actions, (struct session_action){.kind = ACTION_ANSWER, .step = step, .outcome = OUTCOME_DONE});
+	add(s->actions, (struct session_action) { .kind = ACTION_ANSWER, .step = step, .outcome = OUTCOME_DONE });
 	if (s->core.asked == step)
 		s->core.asked = STEP_NONE;
 }
 
 static void answer_refused(struct stepping *s, enum step step, enum err_code code)
 {
-	add(s->actions, (struct session_action){.kind = ACTION_ANSWER, .step = step, .outcome = OUTCOME_REFUSED, .code = code});
+	add(s->actions,
+	    (struct session_action) { .kind = ACTION_ANSWER, .step = step, .outcome = OUTCOME_REFUSED, .code = code });
 	if (s->core.asked == step)
 		s->core.asked = STEP_NONE;
 }
@@ -187,11 +188,12 @@ static void due_with_leg(const struct session_core *core, struct session_actions
 	}
 }
 
-void session_due(const struct session_core *core, const struct verdict_facts *facts, struct session_actions *ret_actions)
+void session_due(const struct session_core *core, const struct verdict_facts *facts,
+                 struct session_actions *ret_actions)
 {
 	(void)facts; /* what facts make due is a change of state, which session_step() does first */
 	struct session_actions *actions = ret_actions;
-	*actions = (struct session_actions){0};
+	*actions = (struct session_actions) { 0 };
 	if (core->leg_up) {
 		due_with_leg(core, actions);
 		return;
@@ -215,7 +217,8 @@ void session_due(const struct session_core *core, const struct verdict_facts *fa
 	case SESSION_RELEASED:
 	case SESSION_ROLLED_BACK:
 		if (core->asked == STEP_FORGET && !core->leg_wanted) {
-			add(actions, (struct session_action){.kind = ACTION_ANSWER, .step = STEP_FORGET, .outcome = OUTCOME_DONE});
+			add(actions, (struct session_action) {
+					     .kind = ACTION_ANSWER, .step = STEP_FORGET, .outcome = OUTCOME_DONE });
 			add_kind(actions, ACTION_FORGET);
 		}
 		break;
@@ -327,7 +330,8 @@ static void on_forward(struct stepping *s, const struct session_event *event)
 			ask(s, event);
 			add_kind(s->actions, ACTION_RUN_CHECKS);
 		} else {
-			answer_refused(s, step, ERR_HOST_LOST); /* nobody asks for this who was not told "checked" (V11) */
+			answer_refused(s, step,
+			               ERR_HOST_LOST); /* nobody asks for this who was not told "checked" (V11) */
 		}
 		return;
 	case SESSION_CHECKED:
@@ -638,8 +642,8 @@ static bool has_forget(const struct session_actions *actions)
 void session_step(const struct session_core *core, const struct verdict_facts *facts, const struct session_event *event,
                   struct session_core *ret_next, struct session_actions *ret_actions)
 {
-	struct session_actions actions = {0};
-	struct stepping s = {.core = *core, .facts = facts, .actions = &actions};
+	struct session_actions actions = { 0 };
+	struct stepping s = { .core = *core, .facts = facts, .actions = &actions };
 	enum session_state before = core->state;
 	absorb(&s);
 	on_event(&s, event);
@@ -647,7 +651,7 @@ void session_step(const struct session_core *core, const struct verdict_facts *f
 	settle(&s);
 	if (s.core.state != before && !has_forget(&actions)) {
 		/* What the state that was left had wanted of its leg is void. */
-		struct session_actions kept = {0};
+		struct session_actions kept = { 0 };
 		for (unsigned i = 0; i < actions.count; i++)
 			if (actions.list[i].kind != ACTION_SEND_LEG && actions.list[i].kind != ACTION_START_LEG)
 				add(&kept, actions.list[i]);

@@ -38,29 +38,29 @@ bool session_is_final(enum session_state state);
 struct session_core {
 	enum session_state state;
 	enum side side;
-	bool ready;         /* the leg says that what is left fits the downtime */
-	bool leg_wanted;    /* a leg should live */
-	bool leg_up;        /* a leg is connected to this agent (false after a restart, until it is again) */
-	bool abort_asked;   /* the coordinator asked for an abort */
-	bool failed;        /* the copy failed for good: leg lost, peer lost, policy */
-	enum step asked;    /* the step whose answer the coordinator waits for; STEP_NONE if none */
-	uint64_t sequence;  /* of that command */
-	enum step highest;  /* highest forward step (CHECK..SWITCH) taken: older ones are stale */
+	bool ready;        /* the leg says that what is left fits the downtime */
+	bool leg_wanted;   /* a leg should live */
+	bool leg_up;       /* a leg is connected to this agent (false after a restart, until it is again) */
+	bool abort_asked;  /* the coordinator asked for an abort */
+	bool failed;       /* the copy failed for good: leg lost, peer lost, policy */
+	enum step asked;   /* the step whose answer the coordinator waits for; STEP_NONE if none */
+	uint64_t sequence; /* of that command */
+	enum step highest; /* highest forward step (CHECK..SWITCH) taken: older ones are stale */
 };
 
 enum session_event_kind {
-	EVENT_COMMAND = 1,    /* step, sequence: a command for this session (generation and epoch were checked) */
-	EVENT_CHECKS_DONE,    /* the pre-checks ended: ok says how */
-	EVENT_LEG_UP,         /* the leg's socket is connected */
-	EVENT_LEG_DONE,       /* the leg says that it did `step` */
-	EVENT_LEG_REFUSED,    /* the leg says that `step` certainly was not done */
-	EVENT_LEG_READY,      /* the leg says the rest fits the downtime */
-	EVENT_LEG_FAILED,     /* the leg says that the copy has failed (it is rolling back by itself as far as it may) */
-	EVENT_LEG_LOST,       /* the leg process is certainly dead */
-	EVENT_FACTS,          /* the journal knows more than before */
-	EVENT_RESTARTED,      /* the agent was restarted; leg_up is false */
-	EVENT_HOST_REBOOTED,  /* the session's boot id is not this boot's */
-	EVENT_ORPHANED,       /* orphan_grace without a coordinator has passed */
+	EVENT_COMMAND = 1,   /* step, sequence: a command for this session (generation and epoch were checked) */
+	EVENT_CHECKS_DONE,   /* the pre-checks ended: ok says how */
+	EVENT_LEG_UP,        /* the leg's socket is connected */
+	EVENT_LEG_DONE,      /* the leg says that it did `step` */
+	EVENT_LEG_REFUSED,   /* the leg says that `step` certainly was not done */
+	EVENT_LEG_READY,     /* the leg says the rest fits the downtime */
+	EVENT_LEG_FAILED,    /* the leg says that the copy has failed (it is rolling back by itself as far as it may) */
+	EVENT_LEG_LOST,      /* the leg process is certainly dead */
+	EVENT_FACTS,         /* the journal knows more than before */
+	EVENT_RESTARTED,     /* the agent was restarted; leg_up is false */
+	EVENT_HOST_REBOOTED, /* the session's boot id is not this boot's */
+	EVENT_ORPHANED,      /* orphan_grace without a coordinator has passed */
 	EVENT_KINDS
 };
 
@@ -72,22 +72,22 @@ struct session_event {
 };
 
 enum session_action_kind {
-	ACTION_RUN_CHECKS = 1,   /* run the pre-checks of the plan, then EVENT_CHECKS_DONE */
-	ACTION_START_LEG,        /* start a leg if none lives; with recover set it does only what is due by the journal.
-	                          * Without recover it is never started twice: one that was and is dead is EVENT_LEG_LOST */
-	ACTION_SEND_LEG,         /* pass command `step` to the leg */
-	ACTION_ANSWER,           /* answer command `step` with `outcome` (sequence in the core); journal the answer first */
-	ACTION_REPORT,           /* send the session's phase, facts and cause to the coordinator */
-	ACTION_TELL_FACTS,       /* pass the journal's facts to the leg */
-	ACTION_FORGET,           /* drop the session from the journal */
+	ACTION_RUN_CHECKS = 1, /* run the pre-checks of the plan, then EVENT_CHECKS_DONE */
+	ACTION_START_LEG,      /* start a leg if none lives; with recover set it does only what is due by the journal.
+	                        * Without recover it is never started twice: one that was and is dead is EVENT_LEG_LOST */
+	ACTION_SEND_LEG,       /* pass command `step` to the leg */
+	ACTION_ANSWER,     /* answer command `step` with `outcome` (sequence in the core); journal the answer first */
+	ACTION_REPORT,     /* send the session's phase, facts and cause to the coordinator */
+	ACTION_TELL_FACTS, /* pass the journal's facts to the leg */
+	ACTION_FORGET,     /* drop the session from the journal */
 };
 
 struct session_action {
 	enum session_action_kind kind;
 	enum step step;
 	enum outcome outcome;
-	enum err_code code;      /* ANSWER refused: why; ERR_NONE: the session's cause, or what the leg or the checks said */
-	bool recover;            /* START_LEG */
+	enum err_code code; /* ANSWER refused: why; ERR_NONE: the session's cause, or what the leg or the checks said */
+	bool recover;       /* START_LEG */
 };
 
 #define SESSION_ACTIONS_MAX 8
@@ -101,6 +101,7 @@ void session_step(const struct session_core *core, const struct verdict_facts *f
                   struct session_core *ret_next, struct session_actions *ret_actions);
 
 /* What is to be done in this state, on entry, on retry and after a restart alike. */
-void session_due(const struct session_core *core, const struct verdict_facts *facts, struct session_actions *ret_actions);
+void session_due(const struct session_core *core, const struct verdict_facts *facts,
+                 struct session_actions *ret_actions);
 
 #endif

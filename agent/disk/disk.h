@@ -13,22 +13,22 @@
 #ifndef DROVER_DISK_H
 #define DROVER_DISK_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdatomic.h>
 
 #include "agent/hypervisor/hypervisor.h"
 #include "common/err.h"
 #include "common/proc.h"
 #include "proto/msg.h"
 
-#define DISK_GRANULE_BYTES 65536u  /* bitmap granularity and digest extent */
+#define DISK_GRANULE_BYTES 65536u /* bitmap granularity and digest extent */
 
 /* ---- storage repository: type dir ---- */
 struct sr_config {
 	char name[LIMIT_NAME];
-	char type[LIMIT_NAME];   /* dir */
+	char type[LIMIT_NAME]; /* dir */
 	char path[LIMIT_PATH];
 	enum disk_format format; /* what new disks are made as */
 };
@@ -49,18 +49,18 @@ int sr_reserve_shrink(const char *disk_path, uint64_t left_bytes, struct err *er
 int sr_reserve_remove(const char *disk_path, struct err *err);
 
 /* ---- exporter (destination) ---- */
-struct exporter_access {          /* what the source's sink needs; travels over the legs' TLS connection only */
+struct exporter_access { /* what the source's sink needs; travels over the legs' TLS connection only */
 	enum exporter_kind kind;
-	char export_name[LIMIT_ID];   /* NBD export name or iSCSI target name (IQN), made for this migration */
+	char export_name[LIMIT_ID]; /* NBD export name or iSCSI target name (IQN), made for this migration */
 	char user[LIMIT_NAME], secret[LIMIT_NAME]; /* CHAP; empty for NBD */
 	uint32_t lun;
 	uint64_t size_bytes;
 };
 struct exporter;
-/* Starts what is needed to offer the disk at `path` for writing, under the directory `dir` (exists, 0700): nbdkit (raw) or
- * qemu-nbd (qcow2) on a unix socket; or a tgtd of its own on 127.0.0.1 (for qcow2 over a FUSE export of a
- * qemu-storage-daemon). All processes die with the caller (PROC_DIE_WITH_US, which means the calling THREAD: it must live as
- * long as the exporter). Blocks until it accepts connections. */
+/* Starts what is needed to offer the disk at `path` for writing, under the directory `dir` (exists, 0700): nbdkit (raw)
+ * or qemu-nbd (qcow2) on a unix socket; or a tgtd of its own on 127.0.0.1 (for qcow2 over a FUSE export of a
+ * qemu-storage-daemon). All processes die with the caller (PROC_DIE_WITH_US, which means the calling THREAD: it must
+ * live as long as the exporter). Blocks until it accepts connections. */
 int exporter_start(struct exporter **ret_exporter, enum exporter_kind kind, const char *dir, const char *path,
                    enum disk_format format, uint64_t size_bytes, const char *disk_name, uint64_t migration,
                    struct exporter_access *ret_access, struct err *err);
@@ -70,8 +70,8 @@ int exporter_connect(struct exporter *exporter, struct err *err);
 unsigned exporter_processes(const struct exporter *exporter, struct proc_id *ret_ids, unsigned room);
 /* Whether all its processes live. */
 bool exporter_alive(const struct exporter *exporter);
-/* XXH3-64 digests of granules as they are stored now, read back independently of the write path; granules[i] is an index
- * of DISK_GRANULE_BYTES, the last one of a disk may be short. */
+/* XXH3-64 digests of granules as they are stored now, read back independently of the write path; granules[i] is an
+ * index of DISK_GRANULE_BYTES, the last one of a disk may be short. */
 int exporter_digests(struct exporter *exporter, const uint32_t *granules, size_t count, uint64_t *ret_digests,
                      struct err *err);
 /* Fence (V4): the write path is closed for certain, everything written is on stable storage, no process of it is left.
@@ -79,20 +79,20 @@ int exporter_digests(struct exporter *exporter, const uint32_t *granules, size_t
 int exporter_revoke(struct exporter *exporter, struct err *err);
 /* Kills and frees, the disk is not wanted. */
 void exporter_kill(struct exporter *exporter);
-/* Takes away what the exporter of a dead leg left in `dir`: sockets, logs, a FUSE mount. Its processes have died with the leg.
- * The directory itself stays. Idempotent; done if it is gone. */
+/* Takes away what the exporter of a dead leg left in `dir`: sockets, logs, a FUSE mount. Its processes have died with
+ * the leg. The directory itself stays. Idempotent; done if it is gone. */
 int exporter_clean(const char *dir, struct err *err);
 
 /* ---- sink (source): libnbd or libiscsi over a connected stream ---- */
 struct sink;
 /* `connect_fd` gives a fresh connected socket that leads to the exporter (through the legs' relay); the sink owns it.
- * For iSCSI the library wants to connect by itself: its socket is replaced by this one (see sink_iscsi.c). Blocks until the
- * exporter has let us in, SINK_CONNECT_MS at most; whoever breaks the connection that was given ends it earlier.
+ * For iSCSI the library wants to connect by itself: its socket is replaced by this one (see sink_iscsi.c). Blocks until
+ * the exporter has let us in, SINK_CONNECT_MS at most; whoever breaks the connection that was given ends it earlier.
  * ERR_DENIED: the credentials are wrong. A sink is used by one thread at a time, but for sink_cancel. */
 int sink_open(struct sink **ret_sink, const struct exporter_access *access,
               int (*connect_fd)(void *ctx, struct err *err), void *ctx, struct err *err);
-/* Queues a write; `buffer` must stay valid until sink_flush or the returned slot comes back by on_done. Blocks while the
- * window is full. An error of an earlier write is reported by any later call. */
+/* Queues a write; `buffer` must stay valid until sink_flush or the returned slot comes back by on_done. Blocks while
+ * the window is full. An error of an earlier write is reported by any later call. */
 int sink_write(struct sink *sink, uint64_t offset, const void *buffer, size_t bytes,
                void (*on_done)(void *ctx, void *slot), void *ctx, void *slot, struct err *err);
 /* Zeroes a range (unmapped where the receiver can). */
@@ -104,24 +104,27 @@ void sink_close(struct sink *sink);
 
 /* ---- live source ---- */
 struct disk_source;
-struct disk_range { uint64_t offset, bytes; };
+struct disk_range {
+	uint64_t offset, bytes;
+};
 /* Whether a running VM's disk of this format can be copied. Not qcow2: what its cached metadata says would have to be
  * flushed under the running guest before each pass, and every way to do that aborts QEMU 7.2 (docs/STORAGE.md). */
 static inline bool disk_source_can(enum disk_format format)
 {
 	return format == FORMAT_RAW;
 }
-/* Attaches to the disk's block backend over QMP and starts logging writes (bitmap named drover-MIGRATION-…). A raw image is
- * read through a second read-only open of the file, its bitmap through a shadow node in the main thread: never an NBD
- * export of the live node (it aborts QEMU 7.2 when a client leaves). Leftovers of an earlier leg of the same migration are
- * taken away first. ERR_UNSUPPORTED: not raw (see source_qemu.c for why). */
+/* Attaches to the disk's block backend over QMP and starts logging writes (bitmap named drover-MIGRATION-…). A raw
+ * image is read through a second read-only open of the file, its bitmap through a shadow node in the main thread: never
+ * an NBD export of the live node (it aborts QEMU 7.2 when a client leaves). Leftovers of an earlier leg of the same
+ * migration are taken away first. ERR_UNSUPPORTED: not raw (see source_qemu.c for why). */
 int disk_source_open(struct disk_source **ret_source, const struct hypervisor_disk *disk, uint64_t migration,
                      struct err *err);
 /* Ranges to copy in pass 0: allocated and not known zero. malloc'ed list. */
-int disk_source_allocated(struct disk_source *source, struct disk_range **ret_ranges, size_t *ret_count, struct err *err);
-/* Swaps the log (the new one begins before the old one ends; no QMP transaction, which would drain the guest's node); gives
- * what was written since the last swap. malloc'ed list. ERR_BUSY or ERR_UNREACHABLE from the monitor: nothing was swapped, may
- * be tried again; after any other failure the log is lost and every later swap fails. */
+int disk_source_allocated(struct disk_source *source, struct disk_range **ret_ranges, size_t *ret_count,
+                          struct err *err);
+/* Swaps the log (the new one begins before the old one ends; no QMP transaction, which would drain the guest's node);
+ * gives what was written since the last swap. malloc'ed list. ERR_BUSY or ERR_UNREACHABLE from the monitor: nothing was
+ * swapped, may be tried again; after any other failure the log is lost and every later swap fails. */
 int disk_source_swap(struct disk_source *source, struct disk_range **ret_ranges, size_t *ret_count, struct err *err);
 /* Bytes written since the last swap, without swapping. Any thread; waits while another one swaps. */
 int disk_source_dirty(struct disk_source *source, uint64_t *ret_bytes, struct err *err);
@@ -133,18 +136,18 @@ int disk_source_undrain(struct disk_source *source, struct err *err);
 void disk_source_cancel(struct disk_source *source); /* any thread */
 /* Takes away bitmaps, nodes and exports, and closes. */
 int disk_source_close(struct disk_source *source, struct err *err);
-/* Takes away what a dead leg of this migration left in the backend of this disk, drain included. Idempotent; done if the
- * backend is gone. */
+/* Takes away what a dead leg of this migration left in the backend of this disk, drain included. Idempotent; done if
+ * the backend is gone. */
 int disk_source_clean(const struct hypervisor_disk *disk, uint64_t migration, struct err *err);
 
 /* ---- copy engine ---- */
-struct disk_copy_stats {          /* read by other threads while a pass runs */
-	_Atomic uint64_t copied_bytes;  /* data sent, all passes */
-	_Atomic uint64_t zero_bytes;    /* found zero and not sent as data, all passes */
-	_Atomic uint64_t left_bytes;    /* of the running pass */
+struct disk_copy_stats {               /* read by other threads while a pass runs */
+	_Atomic uint64_t copied_bytes; /* data sent, all passes */
+	_Atomic uint64_t zero_bytes;   /* found zero and not sent as data, all passes */
+	_Atomic uint64_t left_bytes;   /* of the running pass */
 	_Atomic uint32_t pass;
 };
-struct disk_limit;                /* token bucket shared by all streams of a migration */
+struct disk_limit; /* token bucket shared by all streams of a migration */
 struct disk_limit *disk_limit_new(uint64_t bytes_per_second /* 0: none */);
 void disk_limit_free(struct disk_limit *limit);
 /* Waits until `bytes` may be sent; returns -1 at once when cancelled. Thread-safe. */
@@ -153,9 +156,9 @@ void disk_limit_cancel(struct disk_limit *limit);
 /* After the switchover began nothing waits any more. */
 void disk_limit_lift(struct disk_limit *limit);
 
-struct disk_digests {             /* what was sent last, for each granule: XXH3-64 */
-	uint64_t *digest;         /* one per granule */
-	unsigned char *touched;   /* sent in the pass that just ended: to be verified */
+struct disk_digests {           /* what was sent last, for each granule: XXH3-64 */
+	uint64_t *digest;       /* one per granule */
+	unsigned char *touched; /* sent in the pass that just ended: to be verified */
 	size_t granules;
 };
 struct disk_copy;

@@ -18,17 +18,17 @@
 #include "common/paths.h"
 #include "proto/msg.h"
 
-struct hypervisor;         /* a connection */
-struct hypervisor_source;  /* a VM that runs here and is to leave */
-struct hypervisor_dest;    /* a VM that is coming in */
+struct hypervisor;        /* a connection */
+struct hypervisor_source; /* a VM that runs here and is to leave */
+struct hypervisor_dest;   /* a VM that is coming in */
 
 /* How to reach a disk of a VM that runs here. */
 struct hypervisor_disk {
 	char name[LIMIT_NAME];
-	char qmp_path[LIMIT_PATH];  /* control socket of its block backend */
-	char node[LIMIT_NAME];      /* the node that the guest writes through (in an iothread) */
-	char nbd_path[LIMIT_PATH];  /* unix socket of the NBD server that the backend runs already; "": none */
-	char path[LIMIT_PATH];      /* image file */
+	char qmp_path[LIMIT_PATH]; /* control socket of its block backend */
+	char node[LIMIT_NAME];     /* the node that the guest writes through (in an iothread) */
+	char nbd_path[LIMIT_PATH]; /* unix socket of the NBD server that the backend runs already; "": none */
+	char path[LIMIT_PATH];     /* image file */
 	enum disk_format format;
 	uint64_t size_bytes;
 	bool read_only;
@@ -43,10 +43,10 @@ struct hypervisor_image {
 	uint64_t size_bytes;
 };
 
-struct hypervisor_pass {            /* one round over memory, measured */
+struct hypervisor_pass { /* one round over memory, measured */
 	uint32_t pass;
 	uint64_t total_bytes, sent_bytes /* in this pass */, sent_total_bytes;
-	uint64_t dirty_bytes;       /* written since, still to send */
+	uint64_t dirty_bytes; /* written since, still to send */
 	uint64_t took_ms;
 };
 
@@ -75,12 +75,13 @@ struct hypervisor_receive {
 };
 
 struct hypervisor_ops {
-	const char *name;           /* sim, xen */
+	const char *name; /* sim, xen */
 
 	int (*open)(struct hypervisor **ret_hv, const struct paths *paths, struct err *err);
 	void (*close)(struct hypervisor *hv);
 
-	/* VMs with their disks and NICs, memory of the host. SRs and networks are the agent's configuration, not filled. */
+	/* VMs with their disks and NICs, memory of the host. SRs and networks are the agent's configuration, not
+	 * filled. */
 	int (*inventory)(struct hypervisor *hv, struct msg_inventory *ret_inv, struct err *err);
 
 	/* ---- source ---- */
@@ -88,10 +89,10 @@ struct hypervisor_ops {
 	int (*source_open)(struct hypervisor *hv, const uuid_bytes uuid, struct hypervisor_source **ret_source,
 	                   struct err *err);
 	void (*source_close)(struct hypervisor_source *source); /* lets go; the VM stays as it is */
-	int (*source_disks)(struct hypervisor_source *source, struct hypervisor_disk *ret_disks, unsigned *count /* in: room */,
-	                    struct err *err);
-	/* Live rounds, suspend, final round, state. Returns 0 with the VM suspended and all sent; -1 otherwise, and then
-	 * source_is_suspended() says how it stands. Never resumes by itself. */
+	int (*source_disks)(struct hypervisor_source *source, struct hypervisor_disk *ret_disks,
+	                    unsigned *count /* in: room */, struct err *err);
+	/* Live rounds, suspend, final round, state. Returns 0 with the VM suspended and all sent; -1 otherwise, and
+	 * then source_is_suspended() says how it stands. Never resumes by itself. */
 	int (*source_send)(struct hypervisor_source *source, const struct hypervisor_send *send, struct err *err);
 	void (*source_cancel)(struct hypervisor_source *source);
 	/* 1 suspended, 0 running, -1 unknown. */
@@ -104,18 +105,20 @@ struct hypervisor_ops {
 	int (*source_destroy)(struct hypervisor *hv, const uuid_bytes uuid, struct err *err);
 
 	/* ---- destination ---- */
-	/* Room for the VM: claims memory, makes it, empty and paused, under the plan's new name; not startable by others.
-	 * Idempotent for the same migration. */
+	/* Room for the VM: claims memory, makes it, empty and paused, under the plan's new name; not startable by
+	 * others. Idempotent for the same migration. */
 	int (*dest_create)(struct hypervisor *hv, const struct msg_plan *plan, uint64_t migration,
 	                   struct hypervisor_dest **ret_dest, struct err *err);
 	/* Finds the one that dest_create made (a leg that was started again); ERR_UNKNOWN_VM if it is not there. */
-	int (*dest_find)(struct hypervisor *hv, const uuid_bytes uuid, uint64_t migration, struct hypervisor_dest **ret_dest,
-	                 struct err *err);
+	int (*dest_find)(struct hypervisor *hv, const uuid_bytes uuid, uint64_t migration,
+	                 struct hypervisor_dest **ret_dest, struct err *err);
 	void (*dest_close)(struct hypervisor_dest *dest);
-	/* Takes the whole stream, verifies its digest against what is in the VM's memory. 0: memory and state are complete. */
+	/* Takes the whole stream, verifies its digest against what is in the VM's memory. 0: memory and state are
+	 * complete. */
 	int (*dest_receive)(struct hypervisor_dest *dest, const struct hypervisor_receive *receive, struct err *err);
 	void (*dest_cancel)(struct hypervisor_dest *dest);
-	/* Opens the images in the VM's block backend, through it in the VM. After this nothing that can fail is left. */
+	/* Opens the images in the VM's block backend, through it in the VM. After this nothing that can fail is left.
+	 */
 	int (*dest_attach)(struct hypervisor_dest *dest, const struct hypervisor_image *images, unsigned count,
 	                   struct err *err);
 	/* Runs, for certain, when it returns 0. On -1: dest_state() says. Idempotent. */

@@ -41,7 +41,8 @@ static enum vm_state state_of(struct hypervisor *hv, const struct sim_record *re
 	if (!sim_guest_alive(&hv->paths, record->name, &id))
 		return VM_HALTED;
 	enum vm_state state = VM_RUNNING; /* one that does not answer now is there all the same */
-	if (sim_call(&hv->paths, record->name, json_pack("{s:s}", "op", "status"), STATUS_MS, NULL, &reply, NULL) == 0) {
+	if (sim_call(&hv->paths, record->name, json_pack("{s:s}", "op", "status"), STATUS_MS, NULL, &reply, NULL) ==
+	    0) {
 		const char *word = json_string_value(json_object_get(reply, "state"));
 		if (word != NULL && strcmp(word, "suspended") == 0)
 			state = VM_SUSPENDED;

@@ -12,16 +12,20 @@
 
 #define FDS 2
 
-int sim_path(const struct paths *paths, const char *name, enum sim_path which, char ret_path[LIMIT_PATH], struct err *err)
+int sim_path(const struct paths *paths, const char *name, enum sim_path which, char ret_path[LIMIT_PATH],
+             struct err *err)
 {
-	static const char *const heads[SIM_PATHS] = { [SIM_PATH_CONTROL] = "guest-", [SIM_PATH_QMP] = "qmp-",
-		                                      [SIM_PATH_QMP_LEG] = "qmpleg-", [SIM_PATH_NBD] = "nbd-",
+	static const char *const heads[SIM_PATHS] = { [SIM_PATH_CONTROL] = "guest-",
+		                                      [SIM_PATH_QMP] = "qmp-",
+		                                      [SIM_PATH_QMP_LEG] = "qmpleg-",
+		                                      [SIM_PATH_NBD] = "nbd-",
 		                                      [SIM_PATH_LOG] = "guest-" };
 	const char *tail = which == SIM_PATH_LOG ? "log" : "sock";
 	int bytes = snprintf(ret_path, LIMIT_PATH, "%s/%s%s.%s", paths->run, heads[which], name, tail);
 	size_t room = which == SIM_PATH_LOG ? LIMIT_PATH : sizeof(((struct sockaddr_un *)0)->sun_path);
 	if (bytes < 0 || (size_t)bytes >= room)
-		return err_set(err, ERR_UNSUPPORTED, "VM name '%s' is too long for the sockets under %s", name, paths->run);
+		return err_set(err, ERR_UNSUPPORTED, "VM name '%s' is too long for the sockets under %s", name,
+		               paths->run);
 	return 0;
 }
 
@@ -95,7 +99,9 @@ static int receive_some(struct exchange *exchange, struct err *err)
 		char bytes[CMSG_SPACE(FDS * sizeof(int))];
 	} control;
 	struct iovec place = { exchange->line + exchange->have, SIM_LINE_BYTES - exchange->have };
-	struct msghdr header = { .msg_iov = &place, .msg_iovlen = 1, .msg_control = control.bytes,
+	struct msghdr header = { .msg_iov = &place,
+		                 .msg_iovlen = 1,
+		                 .msg_control = control.bytes,
 		                 .msg_controllen = sizeof(control.bytes) };
 	ssize_t got = recvmsg(exchange->fd, &header, MSG_CMSG_CLOEXEC);
 	if (got < 0 && (errno == EAGAIN || errno == EINTR))
@@ -150,11 +156,13 @@ static int judge(const char *line, json_t **ret_reply, struct err *err)
 	return 0;
 }
 
-static int exchange_run(struct exchange *exchange, const char *path, json_t *request, json_t **ret_reply, struct err *err)
+static int exchange_run(struct exchange *exchange, const char *path, json_t *request, json_t **ret_reply,
+                        struct err *err)
 {
 	struct err why = { 0 };
 	if (disk_connect_unix(exchange->cancel, path, exchange->deadline_ms, &exchange->fd, &why) != 0)
-		return err_set(err, why.code == ERR_UNREACHABLE ? ERR_HYPERVISOR : why.code, "it is not running (%s)", why.text);
+		return err_set(err, why.code == ERR_UNREACHABLE ? ERR_HYPERVISOR : why.code, "it is not running (%s)",
+		               why.text);
 	int result = send_line(exchange, request, err);
 	if (result == 0)
 		result = receive_line(exchange, err);

@@ -105,8 +105,8 @@ int sim_dest_create(struct hypervisor *hv, const struct msg_plan *plan, uint64_t
 	struct sim_record record;
 	fill_record(plan, migration, &record);
 	if (!sim_name_ok(record.name))
-		return err_set(err, ERR_UNSUPPORTED, "VM name '%s': simulated hosts take letters, digits, '.', '_' and '-'",
-		               record.name);
+		return err_set(err, ERR_UNSUPPORTED,
+		               "VM name '%s': simulated hosts take letters, digits, '.', '_' and '-'", record.name);
 	if (record.memory_bytes < SIM_MEMORY_MIN || record.memory_bytes > SIM_MEMORY_MAX ||
 	    record.memory_bytes % SIM_PAGE_BYTES != 0)
 		return err_set(err, ERR_UNSUPPORTED, "VM %s: memory of %llu bytes", record.name,
@@ -144,21 +144,23 @@ void sim_dest_cancel(struct hypervisor_dest *dest)
 	disk_cancel_set(&dest->cancel);
 }
 
-int sim_dest_attach(struct hypervisor_dest *dest, const struct hypervisor_image *images, unsigned count, struct err *err)
+int sim_dest_attach(struct hypervisor_dest *dest, const struct hypervisor_image *images, unsigned count,
+                    struct err *err)
 {
 	json_t *disks = json_array();
 	for (unsigned i = 0; i < count; i++)
-		json_array_append_new(disks, json_pack("{s:s,s:s,s:s,s:s,s:I}", "name", images[i].name, "sr", images[i].sr, "path",
-		                                       images[i].path, "format",
+		json_array_append_new(disks, json_pack("{s:s,s:s,s:s,s:s,s:I}", "name", images[i].name, "sr",
+		                                       images[i].sr, "path", images[i].path, "format",
 		                                       images[i].format == FORMAT_QCOW2 ? "qcow2" : "raw", "size",
 		                                       (json_int_t)images[i].size_bytes));
-	return sim_call(&dest->hv->paths, dest->record.name, json_pack("{s:s,s:o}", "op", "attach", "disks", disks), ATTACH_MS,
-	                &dest->cancel, NULL, err);
+	return sim_call(&dest->hv->paths, dest->record.name, json_pack("{s:s,s:o}", "op", "attach", "disks", disks),
+	                ATTACH_MS, &dest->cancel, NULL, err);
 }
 
 int sim_dest_unpause(struct hypervisor_dest *dest, struct err *err)
 {
-	return sim_call(&dest->hv->paths, dest->record.name, json_pack("{s:s}", "op", "unpause"), SIM_CALL_MS, NULL, NULL, err);
+	return sim_call(&dest->hv->paths, dest->record.name, json_pack("{s:s}", "op", "unpause"), SIM_CALL_MS, NULL,
+	                NULL, err);
 }
 
 /* The record knows: the guest turns it to "running", durably, before its first tick here. */
@@ -172,9 +174,12 @@ int sim_dest_state(struct hypervisor_dest *dest, struct err *err)
 		return err_set(err, why.code, "%s", why.text);
 	}
 	switch (record.state) {
-	case SIM_RUNNING: return 1;
-	case SIM_INCOMING: return 0;
-	case SIM_DESTROYING: return 1; /* it left again */
+	case SIM_RUNNING:
+		return 1;
+	case SIM_INCOMING:
+		return 0;
+	case SIM_DESTROYING:
+		return 1; /* it left again */
 	}
 	return -1;
 }
@@ -195,7 +200,8 @@ int sim_dest_destroy(struct hypervisor *hv, const uuid_bytes uuid, uint64_t migr
 	if (record.migration != migration)
 		goto out; /* not ours: ours is gone */
 	if (record.state == SIM_RUNNING) {
-		result = err_set(err, ERR_TOO_LATE, "VM %s has run here: it is not an incoming one any more", record.name);
+		result = err_set(err, ERR_TOO_LATE, "VM %s has run here: it is not an incoming one any more",
+		                 record.name);
 		goto out;
 	}
 	/* An unpause may be under way: the guest itself says which came first. */

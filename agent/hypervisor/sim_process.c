@@ -32,7 +32,8 @@ static bool has_word(long pid, const char *wanted)
 	return false;
 }
 
-static bool alive(const struct paths *paths, const char *kind, const char *name, const char *word, struct proc_id *ret_id)
+static bool alive(const struct paths *paths, const char *kind, const char *name, const char *word,
+                  struct proc_id *ret_id)
 {
 	char file[LIMIT_NAME + 16];
 	long pid;

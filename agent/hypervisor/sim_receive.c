@@ -16,7 +16,7 @@ struct receiver {
 	const struct hypervisor_receive *receive;
 	int memory_fd, bitmap_fd;
 	uint64_t pages;
-	uint64_t *table;         /* digest of each page as it is in the guest's memory */
+	uint64_t *table; /* digest of each page as it is in the guest's memory */
 	unsigned char *buffer;
 	json_t *state;
 	bool begun;
@@ -39,8 +39,9 @@ static int move(int fd, bool write, unsigned char *bytes, size_t count, off_t of
 	while (count > 0) {
 		ssize_t done = write ? pwrite(fd, bytes, count, offset) : pread(fd, bytes, count, offset);
 		if (done <= 0)
-			return err_errno(err, done < 0 && errno == ENOMEM ? ERR_NO_MEMORY : ERR_IO, done < 0 ? errno : EIO,
-			                 "%s the guest's memory", write ? "write" : "read back");
+			return err_errno(err, done < 0 && errno == ENOMEM ? ERR_NO_MEMORY : ERR_IO,
+			                 done < 0 ? errno : EIO, "%s the guest's memory",
+			                 write ? "write" : "read back");
 		bytes += done;
 		count -= (size_t)done;
 		offset += done;
@@ -68,8 +69,8 @@ static int take_pages(struct receiver *receiver, const struct sim_frame *head, s
 
 static int take_zeroes(struct receiver *receiver, const struct sim_frame *head, struct err *err)
 {
-	if (fallocate(receiver->memory_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(head->value * SIM_PAGE_BYTES),
-	              (off_t)head->count * SIM_PAGE_BYTES) != 0)
+	if (fallocate(receiver->memory_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+	              (off_t)(head->value * SIM_PAGE_BYTES), (off_t)head->count * SIM_PAGE_BYTES) != 0)
 		return err_errno(err, ERR_IO, errno, "zero the guest's memory");
 	memset(&receiver->table[head->value], 0, head->count * sizeof(*receiver->table));
 	return 0;
@@ -94,25 +95,32 @@ static int take_frame(struct receiver *receiver, const struct sim_frame *head, s
 	bool pages = head->kind == SIM_FRAME_PAGES || head->kind == SIM_FRAME_ZEROES;
 	if (receiver->begun == (head->kind == SIM_FRAME_BEGIN))
 		return broken(receiver, "does not begin as it must", err);
-	if (pages && (head->count == 0 || head->value >= receiver->pages || head->count > receiver->pages - head->value))
+	if (pages &&
+	    (head->count == 0 || head->value >= receiver->pages || head->count > receiver->pages - head->value))
 		return broken(receiver, "pages beyond the memory", err);
 	switch ((enum sim_frame_kind)head->kind) {
 	case SIM_FRAME_BEGIN:
 		if (head->count != SIM_STREAM_VERSION)
-			return err_set(err, ERR_VERSION, "memory stream has version %u, we speak %u", head->count, SIM_STREAM_VERSION);
+			return err_set(err, ERR_VERSION, "memory stream has version %u, we speak %u", head->count,
+			               SIM_STREAM_VERSION);
 		if (head->value != receiver->pages * SIM_PAGE_BYTES)
 			return broken(receiver, "another size of memory", err);
 		receiver->begun = true;
 		return 0;
-	case SIM_FRAME_PAGES: return take_pages(receiver, head, err);
-	case SIM_FRAME_ZEROES: return take_zeroes(receiver, head, err);
-	case SIM_FRAME_ROUND: return 0;
-	case SIM_FRAME_STATE: return take_state(receiver, head, err);
+	case SIM_FRAME_PAGES:
+		return take_pages(receiver, head, err);
+	case SIM_FRAME_ZEROES:
+		return take_zeroes(receiver, head, err);
+	case SIM_FRAME_ROUND:
+		return 0;
+	case SIM_FRAME_STATE:
+		return take_state(receiver, head, err);
 	case SIM_FRAME_DIGEST:
 		if (receiver->state == NULL)
 			return broken(receiver, "no state", err);
 		if (XXH3_64bits(receiver->table, receiver->pages * sizeof(*receiver->table)) != head->value)
-			return err_set(err, ERR_CORRUPT, "memory of %s: digest is not the source's", receiver->dest->record.name);
+			return err_set(err, ERR_CORRUPT, "memory of %s: digest is not the source's",
+			               receiver->dest->record.name);
 		return 1;
 	}
 	return broken(receiver, "unknown frame", err);
@@ -122,7 +130,8 @@ static int begin(struct receiver *receiver, struct err *err)
 {
 	struct hypervisor_dest *dest = receiver->dest;
 	struct stat memory;
-	if (sim_call_fds(&dest->hv->paths, dest->record.name, &dest->cancel, &receiver->memory_fd, &receiver->bitmap_fd, err) != 0)
+	if (sim_call_fds(&dest->hv->paths, dest->record.name, &dest->cancel, &receiver->memory_fd, &receiver->bitmap_fd,
+	                 err) != 0)
 		return -1;
 	if (fstat(receiver->memory_fd, &memory) != 0)
 		return err_errno(err, ERR_IO, errno, "guest %s: its memory", dest->record.name);
@@ -146,8 +155,8 @@ int sim_dest_receive(struct hypervisor_dest *dest, const struct hypervisor_recei
 	}
 	if (result == 1)
 		result = sim_call(&dest->hv->paths, dest->record.name,
-		                  json_pack("{s:s,s:O}", "op", "incoming", "state", receiver.state), SIM_CALL_MS, &dest->cancel,
-		                  NULL, err);
+		                  json_pack("{s:s,s:O}", "op", "incoming", "state", receiver.state), SIM_CALL_MS,
+		                  &dest->cancel, NULL, err);
 	if (receiver.memory_fd >= 0)
 		close(receiver.memory_fd);
 	if (receiver.bitmap_fd >= 0)

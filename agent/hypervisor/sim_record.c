@@ -23,9 +23,12 @@
 const char *sim_state_name(enum sim_state state)
 {
 	switch (state) {
-	case SIM_RUNNING: return "running";
-	case SIM_INCOMING: return "incoming";
-	case SIM_DESTROYING: return "destroying";
+	case SIM_RUNNING:
+		return "running";
+	case SIM_INCOMING:
+		return "incoming";
+	case SIM_DESTROYING:
+		return "destroying";
 	}
 	return "?";
 }
@@ -62,7 +65,8 @@ static int file_of(const struct paths *paths, const char *name, char ret_file[FI
 {
 	char dir[DIR_ROOM];
 	if (!sim_name_ok(name))
-		return err_set(err, ERR_USAGE, "VM name '%s': use letters, digits, '.', '_' and '-', at most %d", name, LIMIT_NAME - 1);
+		return err_set(err, ERR_USAGE, "VM name '%s': use letters, digits, '.', '_' and '-', at most %d", name,
+		               LIMIT_NAME - 1);
 	if (directory(paths, dir, err) != 0)
 		return -1;
 	snprintf(ret_file, FILE_ROOM, "%s/%s" SUFFIX, dir, name);
@@ -83,13 +87,14 @@ static bool parse_disks(json_t *list, struct sim_record *record)
 	json_t *item;
 	if (json_array_size(list) > LIMIT_DISKS)
 		return false;
-	json_array_foreach(list, index, item) {
+	json_array_foreach(list, index, item)
+	{
 		struct sim_disk *disk = &record->disks[index];
 		const char *name, *sr, *path, *format;
 		json_int_t size;
 		int read_only = 0;
-		if (json_unpack(item, "{s:s,s:s,s:s,s:s,s:I,s?b}", "name", &name, "sr", &sr, "path", &path, "format", &format,
-		                "size", &size, "read_only", &read_only) != 0)
+		if (json_unpack(item, "{s:s,s:s,s:s,s:s,s:I,s?b}", "name", &name, "sr", &sr, "path", &path, "format",
+		                &format, "size", &size, "read_only", &read_only) != 0)
 			return false;
 		if (!copy_text(disk->name, sizeof(disk->name), name) || !copy_text(disk->sr, sizeof(disk->sr), sr) ||
 		    !copy_text(disk->path, sizeof(disk->path), path) || size <= 0)
@@ -110,7 +115,8 @@ static bool parse_nics(json_t *list, struct sim_record *record)
 	json_t *item;
 	if (json_array_size(list) > LIMIT_NICS)
 		return false;
-	json_array_foreach(list, index, item) {
+	json_array_foreach(list, index, item)
+	{
 		struct msg_nic *nic = &record->nics[index];
 		if (!copy_text(nic->mac, sizeof(nic->mac), json_string_value(json_object_get(item, "mac"))) ||
 		    !copy_text(nic->bridge, sizeof(nic->bridge), json_string_value(json_object_get(item, "bridge"))))
@@ -125,17 +131,18 @@ static bool parse(json_t *root, struct sim_record *record)
 	const char *uuid, *name, *guest, *state;
 	json_int_t migration, memory, vcpus, seed, tick_ms, dirty, write, fill, tick;
 	json_t *disks, *nics;
-	if (json_unpack(root, "{s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o}", "uuid", &uuid, "name", &name,
-	                "guest", &guest, "state", &state, "migration", &migration, "memory", &memory, "vcpus", &vcpus, "seed",
-	                &seed, "tick_ms", &tick_ms, "dirty", &dirty, "disk_write", &write, "fill", &fill, "tick", &tick,
-	                "disks", &disks, "nics", &nics) != 0)
+	if (json_unpack(root, "{s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o}", "uuid", &uuid, "name",
+	                &name, "guest", &guest, "state", &state, "migration", &migration, "memory", &memory, "vcpus",
+	                &vcpus, "seed", &seed, "tick_ms", &tick_ms, "dirty", &dirty, "disk_write", &write, "fill",
+	                &fill, "tick", &tick, "disks", &disks, "nics", &nics) != 0)
 		return false;
-	if (uuid_parse(uuid, record->uuid) != 0 || !sim_name_ok(name) || !copy_text(record->name, sizeof(record->name), name) ||
+	if (uuid_parse(uuid, record->uuid) != 0 || !sim_name_ok(name) ||
+	    !copy_text(record->name, sizeof(record->name), name) ||
 	    !copy_text(record->guest, sizeof(record->guest), guest))
 		return false;
 	if (migration < 0 || memory < (json_int_t)SIM_MEMORY_MIN || memory > (json_int_t)SIM_MEMORY_MAX || vcpus < 1 ||
-	    vcpus > 4096 || tick_ms < 1 || tick_ms > (json_int_t)SIM_TICK_MS_MAX || dirty < 0 || write < 0 || fill < 0 ||
-	    fill > 100 || tick < 0)
+	    vcpus > 4096 || tick_ms < 1 || tick_ms > (json_int_t)SIM_TICK_MS_MAX || dirty < 0 || write < 0 ||
+	    fill < 0 || fill > 100 || tick < 0)
 		return false;
 	record->state = state_from_name(state);
 	record->migration = (uint64_t)migration;
@@ -246,18 +253,21 @@ static json_t *build(const struct sim_record *record)
 	uuid_unparse_lower(record->uuid, uuid);
 	for (unsigned i = 0; i < record->disk_count; i++) {
 		const struct sim_disk *disk = &record->disks[i];
-		json_array_append_new(disks, json_pack("{s:s,s:s,s:s,s:s,s:I,s:b}", "name", disk->name, "sr", disk->sr, "path",
-		                                       disk->path, "format", format_name(disk->format), "size",
-		                                       (json_int_t)disk->size_bytes, "read_only", disk->read_only ? 1 : 0));
+		json_array_append_new(disks,
+		                      json_pack("{s:s,s:s,s:s,s:s,s:I,s:b}", "name", disk->name, "sr", disk->sr, "path",
+		                                disk->path, "format", format_name(disk->format), "size",
+		                                (json_int_t)disk->size_bytes, "read_only", disk->read_only ? 1 : 0));
 	}
 	for (unsigned i = 0; i < record->nic_count; i++)
-		json_array_append_new(nics, json_pack("{s:s,s:s}", "mac", record->nics[i].mac, "bridge", record->nics[i].bridge));
+		json_array_append_new(
+			nics, json_pack("{s:s,s:s}", "mac", record->nics[i].mac, "bridge", record->nics[i].bridge));
 	return json_pack("{s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o}", "state",
-	                 sim_state_name(record->state), "uuid", uuid, "name", record->name, "guest", record->guest, "migration",
-	                 (json_int_t)record->migration, "memory", (json_int_t)record->memory_bytes, "vcpus",
-	                 (json_int_t)record->vcpus, "seed", (json_int_t)record->seed, "tick_ms", (json_int_t)record->tick_ms,
-	                 "dirty", (json_int_t)record->dirty_bps, "disk_write", (json_int_t)record->write_bps, "fill",
-	                 (json_int_t)record->fill_percent, "tick", (json_int_t)record->tick, "disks", disks, "nics", nics);
+	                 sim_state_name(record->state), "uuid", uuid, "name", record->name, "guest", record->guest,
+	                 "migration", (json_int_t)record->migration, "memory", (json_int_t)record->memory_bytes,
+	                 "vcpus", (json_int_t)record->vcpus, "seed", (json_int_t)record->seed, "tick_ms",
+	                 (json_int_t)record->tick_ms, "dirty", (json_int_t)record->dirty_bps, "disk_write",
+	                 (json_int_t)record->write_bps, "fill", (json_int_t)record->fill_percent, "tick",
+	                 (json_int_t)record->tick, "disks", disks, "nics", nics);
 }
 
 static int sync_directory(const char *dir, struct err *err)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The records of simulated VMs on one host: lib/vms/NAME.json, one for each VM that is here, is coming in, or is being
- * taken away. Written as a whole (temporary file, fsync, rename, fsync of the directory), so that a crash leaves the old
- * one or the new one. Whoever adds or removes one holds sim_record_lock().
+ * taken away. Written as a whole (temporary file, fsync, rename, fsync of the directory), so that a crash leaves the
+ * old one or the new one. Whoever adds or removes one holds sim_record_lock().
  */
 #ifndef DROVER_SIM_RECORD_H
 #define DROVER_SIM_RECORD_H
@@ -21,16 +21,16 @@
 #define SIM_MEMORY_HOST ((uint64_t)16 << 30) /* of a simulated host, unless etc/sim.json says otherwise */
 
 enum sim_state {
-	SIM_RUNNING = 1,    /* this host's VM: it runs, or is to be started when it does not */
-	SIM_INCOMING,       /* being received; never ran here; nobody may start it */
-	SIM_DESTROYING,     /* being taken away; never to be started again */
+	SIM_RUNNING = 1, /* this host's VM: it runs, or is to be started when it does not */
+	SIM_INCOMING,    /* being received; never ran here; nobody may start it */
+	SIM_DESTROYING,  /* being taken away; never to be started again */
 };
 const char *sim_state_name(enum sim_state state);
 
 struct sim_disk {
 	char name[LIMIT_NAME];
 	char sr[LIMIT_NAME];
-	char path[LIMIT_PATH];      /* "" while incoming and not attached */
+	char path[LIMIT_PATH]; /* "" while incoming and not attached */
 	enum disk_format format;
 	uint64_t size_bytes;
 	bool read_only;
@@ -39,16 +39,16 @@ struct sim_disk {
 struct sim_record {
 	enum sim_state state;
 	uuid_bytes uuid;
-	char name[LIMIT_NAME];      /* of the VM on this host; names files and sockets */
-	char guest[LIMIT_NAME];     /* in the ledger: stays when the VM is renamed; "" while incoming */
-	uint64_t migration;         /* that brought it here; 0: made here */
+	char name[LIMIT_NAME];  /* of the VM on this host; names files and sockets */
+	char guest[LIMIT_NAME]; /* in the ledger: stays when the VM is renamed; "" while incoming */
+	uint64_t migration;     /* that brought it here; 0: made here */
 	uint64_t memory_bytes;
 	uint32_t vcpus;
 	uint64_t seed;
 	uint32_t tick_ms;
 	uint64_t dirty_bps, write_bps;
 	uint32_t fill_percent;
-	uint64_t tick;              /* run already when it came to be here; the ledger may know of later ones */
+	uint64_t tick; /* run already when it came to be here; the ledger may know of later ones */
 	unsigned disk_count;
 	struct sim_disk disks[LIMIT_DISKS];
 	unsigned nic_count;

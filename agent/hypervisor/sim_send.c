@@ -22,14 +22,14 @@ struct sender {
 	const struct hypervisor_send *send;
 	int memory_fd, bitmap_fd;
 	_Atomic uint64_t *bitmap;
-	uint64_t *table;          /* digest of each page as it was sent last */
+	uint64_t *table; /* digest of each page as it was sent last */
 	uint64_t pages;
 	size_t words;
-	unsigned char *buffer;    /* room for a head, then SIM_RUN_PAGES pages */
+	unsigned char *buffer; /* room for a head, then SIM_RUN_PAGES pages */
 	uint64_t sent_bytes, sent_total_bytes;
 	uint32_t round;
 	json_t *state;
-	bool logging;             /* the guest may log what it writes */
+	bool logging; /* the guest may log what it writes */
 };
 
 static int put(struct sender *sender, const void *bytes, size_t count, struct err *err)
@@ -49,7 +49,8 @@ static int put_head(struct sender *sender, enum sim_frame_kind kind, uint32_t co
 }
 
 /* Pages i..end-1 of the run in the buffer; the head goes over the end of the page before, which was dealt with. */
-static int put_run(struct sender *sender, enum sim_frame_kind kind, uint64_t first, uint32_t i, uint32_t end, struct err *err)
+static int put_run(struct sender *sender, enum sim_frame_kind kind, uint64_t first, uint32_t i, uint32_t end,
+                   struct err *err)
 {
 	struct sim_frame head = { .kind = kind, .count = end - i, .value = first + i };
 	if (kind == SIM_FRAME_ZEROES)
@@ -59,15 +60,18 @@ static int put_run(struct sender *sender, enum sim_frame_kind kind, uint64_t fir
 	return put(sender, place, HEAD_BYTES + (size_t)(end - i) * SIM_PAGE_BYTES, err);
 }
 
-/* Sends pages first..first+count-1, count <= SIM_RUN_PAGES, read now. Zero pages are sent as a mark, in round 0 not at all. */
+/* Sends pages first..first+count-1, count <= SIM_RUN_PAGES, read now. Zero pages are sent as a mark, in round 0 not at
+ * all. */
 static int send_pages(struct sender *sender, uint64_t first, uint32_t count, struct err *err)
 {
 	unsigned char *pages = sender->buffer + HEAD_BYTES;
 	size_t wanted = (size_t)count * SIM_PAGE_BYTES, have = 0;
 	while (have < wanted) {
-		ssize_t got = pread(sender->memory_fd, pages + have, wanted - have, (off_t)(first * SIM_PAGE_BYTES + have));
+		ssize_t got =
+			pread(sender->memory_fd, pages + have, wanted - have, (off_t)(first * SIM_PAGE_BYTES + have));
 		if (got <= 0)
-			return err_errno(err, ERR_IO, got < 0 ? errno : EIO, "read memory of %s", sender->source->record.name);
+			return err_errno(err, ERR_IO, got < 0 ? errno : EIO, "read memory of %s",
+			                 sender->source->record.name);
 		have += (size_t)got;
 	}
 	for (uint32_t i = 0; i < count; i++)
@@ -95,8 +99,10 @@ static int send_all(struct sender *sender, struct err *err)
 			break;
 		off_t hole = data < 0 ? -1 : lseek(sender->memory_fd, data, SEEK_HOLE);
 		if (data < 0 || hole < 0)
-			return err_errno(err, ERR_IO, errno, "look for data in the memory of %s", sender->source->record.name);
-		uint64_t first = (uint64_t)data / SIM_PAGE_BYTES, last = ((uint64_t)hole + SIM_PAGE_BYTES - 1) / SIM_PAGE_BYTES;
+			return err_errno(err, ERR_IO, errno, "look for data in the memory of %s",
+			                 sender->source->record.name);
+		uint64_t first = (uint64_t)data / SIM_PAGE_BYTES,
+			 last = ((uint64_t)hole + SIM_PAGE_BYTES - 1) / SIM_PAGE_BYTES;
 		for (; first < last; first += SIM_RUN_PAGES) {
 			uint32_t count = last - first < SIM_RUN_PAGES ? (uint32_t)(last - first) : SIM_RUN_PAGES;
 			if (send_pages(sender, first, count, err) != 0)
@@ -138,7 +144,8 @@ static uint64_t dirty_bytes(const struct sender *sender)
 {
 	uint64_t pages = 0;
 	for (size_t word = 0; word < sender->words; word++)
-		pages += (uint64_t)__builtin_popcountll(atomic_load_explicit(&sender->bitmap[word], memory_order_relaxed));
+		pages += (uint64_t)__builtin_popcountll(
+			atomic_load_explicit(&sender->bitmap[word], memory_order_relaxed));
 	return pages * SIM_PAGE_BYTES;
 }
 
@@ -215,7 +222,8 @@ static int begin(struct sender *sender, struct err *err)
 	sender->pages = (uint64_t)memory.st_size / SIM_PAGE_BYTES;
 	sender->words = (sender->pages + WORD_PAGES - 1) / WORD_PAGES;
 	if ((uint64_t)memory.st_size != source->record.memory_bytes || (uint64_t)bitmap.st_size < sender->words * 8)
-		return err_set(err, ERR_HYPERVISOR, "guest %s: its memory is not as big as its record says", source->record.name);
+		return err_set(err, ERR_HYPERVISOR, "guest %s: its memory is not as big as its record says",
+		               source->record.name);
 	void *map = mmap(NULL, sender->words * 8, PROT_READ | PROT_WRITE, MAP_SHARED, sender->bitmap_fd, 0);
 	if (map == MAP_FAILED)
 		return err_errno(err, ERR_NO_MEMORY, errno, "map the dirty log of %s", source->record.name);
@@ -258,8 +266,8 @@ int sim_source_send(struct hypervisor_source *source, const struct hypervisor_se
 	result = 0;
 out:
 	if (result != 0 && sender.logging)
-		sim_call(&source->hv->paths, source->record.name, json_pack("{s:s,s:b}", "op", "dirty-log", "on", 0), LOG_OFF_MS,
-		         NULL, NULL, NULL);
+		sim_call(&source->hv->paths, source->record.name, json_pack("{s:s,s:b}", "op", "dirty-log", "on", 0),
+		         LOG_OFF_MS, NULL, NULL, NULL);
 	let_go(&sender);
 	return result;
 }

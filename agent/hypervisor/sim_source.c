@@ -8,7 +8,8 @@
 #include "agent/hypervisor/sim_control.h"
 #include "agent/hypervisor/sim_driver.h"
 
-int sim_source_open(struct hypervisor *hv, const uuid_bytes uuid, struct hypervisor_source **ret_source, struct err *err)
+int sim_source_open(struct hypervisor *hv, const uuid_bytes uuid, struct hypervisor_source **ret_source,
+                    struct err *err)
 {
 	struct hypervisor_source *source = calloc(1, sizeof(*source));
 	if (source == NULL)
@@ -38,13 +39,14 @@ void sim_source_close(struct hypervisor_source *source)
 	free(source);
 }
 
-int sim_source_disks(struct hypervisor_source *source, struct hypervisor_disk *ret_disks, unsigned *count, struct err *err)
+int sim_source_disks(struct hypervisor_source *source, struct hypervisor_disk *ret_disks, unsigned *count,
+                     struct err *err)
 {
 	const struct sim_record *record = &source->record;
 	const struct paths *paths = &source->hv->paths;
 	if (*count < record->disk_count)
-		return err_set(err, ERR_UNSUPPORTED, "VM %s has %u disks, more than the %u that there is room for", record->name,
-		               record->disk_count, *count);
+		return err_set(err, ERR_UNSUPPORTED, "VM %s has %u disks, more than the %u that there is room for",
+		               record->name, record->disk_count, *count);
 	for (unsigned i = 0; i < record->disk_count; i++) {
 		const struct sim_disk *from = &record->disks[i];
 		struct hypervisor_disk *to = &ret_disks[i];
@@ -73,8 +75,8 @@ void sim_source_cancel(struct hypervisor_source *source)
 int sim_source_is_suspended(struct hypervisor_source *source, struct err *err)
 {
 	json_t *reply;
-	if (sim_call(&source->hv->paths, source->record.name, json_pack("{s:s}", "op", "status"), SIM_CALL_MS, NULL, &reply,
-	             err) != 0)
+	if (sim_call(&source->hv->paths, source->record.name, json_pack("{s:s}", "op", "status"), SIM_CALL_MS, NULL,
+	             &reply, err) != 0)
 		return -1;
 	const char *state = json_string_value(json_object_get(reply, "state"));
 	int result = -1;
@@ -83,7 +85,8 @@ int sim_source_is_suspended(struct hypervisor_source *source, struct err *err)
 	else if (state != NULL && strcmp(state, "running") == 0)
 		result = 0;
 	else
-		err_set(err, ERR_HYPERVISOR, "guest %s is %s", source->record.name, state != NULL ? state : "in no known state");
+		err_set(err, ERR_HYPERVISOR, "guest %s is %s", source->record.name,
+		        state != NULL ? state : "in no known state");
 	json_decref(reply);
 	return result;
 }
@@ -91,14 +94,15 @@ int sim_source_is_suspended(struct hypervisor_source *source, struct err *err)
 int sim_source_resume(struct hypervisor_source *source, struct err *err)
 {
 	/* Not the source's cancel: an abort that was asked for ends here, and this must get through. */
-	return sim_call(&source->hv->paths, source->record.name, json_pack("{s:s}", "op", "resume"), SIM_CALL_MS, NULL, NULL,
-	                err);
+	return sim_call(&source->hv->paths, source->record.name, json_pack("{s:s}", "op", "resume"), SIM_CALL_MS, NULL,
+	                NULL, err);
 }
 
 int sim_source_throttle(struct hypervisor_source *source, unsigned percent, struct err *err)
 {
 	return sim_call(&source->hv->paths, source->record.name,
-	                json_pack("{s:s,s:i}", "op", "throttle", "percent", (int)percent), SIM_CALL_MS, NULL, NULL, err);
+	                json_pack("{s:s,s:i}", "op", "throttle", "percent", (int)percent), SIM_CALL_MS, NULL, NULL,
+	                err);
 }
 
 int sim_source_destroy(struct hypervisor *hv, const uuid_bytes uuid, struct err *err)

@@ -71,7 +71,8 @@ static int start(struct leg *leg, struct err *err)
 	if (paths_init(&leg->paths, leg->options.home, err) || paths_make(&leg->paths, err) || open_signals(leg, err))
 		return -1;
 	/* Before anything: an agent that died before it had journaled our predecessor starts another one. */
-	snprintf(leg->lock_path, sizeof(leg->lock_path), "%s/leg-%" PRIu64 ".lock", leg->paths.run, leg->options.migration);
+	snprintf(leg->lock_path, sizeof(leg->lock_path), "%s/leg-%" PRIu64 ".lock", leg->paths.run,
+	         leg->options.migration);
 	if (lock_take(leg->lock_path, &leg->lock_fd, err))
 		return -1;
 	leg->conf = calloc(1, sizeof(*leg->conf));

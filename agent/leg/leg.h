@@ -118,7 +118,7 @@ struct leg {
 	struct journal *journal;
 	struct control *control;
 	char lock_path[PATHS_MAX + 64];
-	int lock_fd;     /* one leg a migration */
+	int lock_fd; /* one leg a migration */
 	int signal_fd;
 	struct verdict_facts facts; /* as journaled */
 	struct verdict_local local;

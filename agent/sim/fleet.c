@@ -95,17 +95,19 @@ int fleet_load(struct fleet *ret_fleet, const char *dir, struct err *err)
 		return -1;
 	snprintf(path, sizeof(path), "%s/fleet.json", ret_fleet->dir);
 	if (access(path, F_OK) != 0)
-		return err_set(err, ERR_CONFIG, "no fleet in %s; make one with `drover-sim up --home %s`", ret_fleet->dir,
-		               ret_fleet->dir);
+		return err_set(err, ERR_CONFIG, "no fleet in %s; make one with `drover-sim up --home %s`",
+		               ret_fleet->dir, ret_fleet->dir);
 	json_t *root = json_load_file(path, 0, &why);
-	if (root == NULL || json_unpack(root, "{s:s,s:s,s:o}", "endpoint", &endpoint, "exporter", &exporter, "hosts", &hosts) != 0) {
+	if (root == NULL ||
+	    json_unpack(root, "{s:s,s:s,s:o}", "endpoint", &endpoint, "exporter", &exporter, "hosts", &hosts) != 0) {
 		json_decref(root);
 		return err_set(err, ERR_CORRUPT, "%s is damaged", path);
 	}
 	snprintf(ret_fleet->endpoint, sizeof(ret_fleet->endpoint), "%s", endpoint);
 	snprintf(ret_fleet->exporter, sizeof(ret_fleet->exporter), "%s", exporter);
 	int result = 0;
-	json_array_foreach(hosts, index, item) {
+	json_array_foreach(hosts, index, item)
+	{
 		const char *name, *pool;
 		if (result == 0 && json_unpack(item, "{s:s,s:s}", "name", &name, "pool", &pool) != 0)
 			result = err_set(err, ERR_CORRUPT, "%s is damaged", path);
@@ -120,8 +122,10 @@ static int save(const struct fleet *fleet, struct err *err)
 {
 	json_t *hosts = json_array();
 	for (unsigned i = 0; i < fleet->host_count; i++)
-		json_array_append_new(hosts, json_pack("{s:s,s:s}", "name", fleet->hosts[i].name, "pool", fleet->hosts[i].pool));
-	json_t *root = json_pack("{s:s,s:s,s:o}", "endpoint", fleet->endpoint, "exporter", fleet->exporter, "hosts", hosts);
+		json_array_append_new(
+			hosts, json_pack("{s:s,s:s}", "name", fleet->hosts[i].name, "pool", fleet->hosts[i].pool));
+	json_t *root =
+		json_pack("{s:s,s:s,s:o}", "endpoint", fleet->endpoint, "exporter", fleet->exporter, "hosts", hosts);
 	char *text = json_dumps(root, JSON_INDENT(1));
 	json_decref(root);
 	if (text == NULL)
@@ -156,7 +160,8 @@ static int generate(const struct paths *paths, const char *name, enum role role,
 }
 
 /* Lets the coordinator know a key, unless it does. */
-static int authorize(const struct fleet *fleet, const struct paths *from, const char *name, const char *as, struct err *err)
+static int authorize(const struct fleet *fleet, const struct paths *from, const char *name, const char *as,
+                     struct err *err)
 {
 	char there[PATHS_MAX * 2], file[PATHS_MAX * 2];
 	snprintf(there, sizeof(there), "%s/authorized/%s.cert", fleet->coordinator.etc, as);
@@ -171,11 +176,12 @@ static int make_coordinator(const struct fleet *fleet, struct err *err)
 	const struct paths *paths = &fleet->coordinator;
 	char text[TEXT_ROOM];
 	if (paths_make(paths, err) != 0 || generate(paths, COORDINATOR, ROLE_COORDINATOR, "", err) != 0 ||
-	    generate(paths, OPERATOR, ROLE_OPERATOR, "", err) != 0 || authorize(fleet, paths, OPERATOR, OPERATOR, err) != 0)
+	    generate(paths, OPERATOR, ROLE_OPERATOR, "", err) != 0 ||
+	    authorize(fleet, paths, OPERATOR, OPERATOR, err) != 0)
 		return -1;
 	snprintf(text, sizeof(text),
-	         "# Coordinator of a simulated fleet, written by drover-sim.\nlisten = \"%s\"\nkey = \"%s/keys/" COORDINATOR
-	         ".cert_secret\"\n",
+	         "# Coordinator of a simulated fleet, written by drover-sim.\nlisten = \"%s\"\nkey = "
+	         "\"%s/keys/" COORDINATOR ".cert_secret\"\n",
 	         fleet->endpoint, paths->etc);
 	if (write_text(paths->etc, "coordinator.conf", text, err) != 0)
 		return -1;

@@ -6,7 +6,8 @@
  *  DIR/guests/GUEST.json  every VM that `create` ever made, with what its content is a function of; for `verify`
  *  DIR/coordinator, DIR/HOST   homes of the daemons
  *
- * Laws: nothing here is needed by any other part of drover; what `up` starts outlives it; what exists is never made again.
+ * Laws: nothing here is needed by any other part of drover; what `up` starts outlives it; what exists is never made
+ * again.
  */
 #ifndef DROVER_FLEET_H
 #define DROVER_FLEET_H
@@ -22,8 +23,8 @@
 #include "common/paths.h"
 #include "common/proc.h"
 
-#define FLEET_HOSTS 64            /* each is a daemon on this machine */
-#define FLEET_CONNECT_MS 20000u   /* until all agents must be connected */
+#define FLEET_HOSTS 64          /* each is a daemon on this machine */
+#define FLEET_CONNECT_MS 20000u /* until all agents must be connected */
 #define FLEET_BRIDGE "xenbr0"
 #define FLEET_MARK "DROVER_SIM_HOST" /* environment of every process of a host: its home */
 

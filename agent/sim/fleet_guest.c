@@ -16,8 +16,8 @@
 #include "common/clock.h"
 
 #define STATUS_MS 500u
-#define LIVES 10000        /* of VMs of one name */
-#define SEED_BITS 62       /* fits a JSON integer */
+#define LIVES 10000  /* of VMs of one name */
+#define SEED_BITS 62 /* fits a JSON integer */
 
 static int guest_path(const struct fleet *fleet, const char *guest, char *ret_path, size_t room, struct err *err)
 {
@@ -49,14 +49,15 @@ static int register_guest(const struct fleet *fleet, const struct fleet_host *ho
 	for (unsigned i = 0; i < record->disk_count; i++)
 		json_array_append_new(disks, json_pack("{s:s,s:I}", "name", record->disks[i].name, "size",
 		                                       (json_int_t)record->disks[i].size_bytes));
-	json_t *root = json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:o}", "guest", record->guest, "uuid", uuid, "host",
-	                         host->name, "seed", (json_int_t)record->seed, "memory", (json_int_t)record->memory_bytes,
-	                         "tick_ms", (json_int_t)record->tick_ms, "dirty", (json_int_t)record->dirty_bps, "disk_write",
-	                         (json_int_t)record->write_bps, "fill", (json_int_t)record->fill_percent, "destroyed",
-	                         destroyed ? 1 : 0, "disks", disks);
+	json_t *root = json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:o}", "guest", record->guest, "uuid", uuid,
+	                         "host", host->name, "seed", (json_int_t)record->seed, "memory",
+	                         (json_int_t)record->memory_bytes, "tick_ms", (json_int_t)record->tick_ms, "dirty",
+	                         (json_int_t)record->dirty_bps, "disk_write", (json_int_t)record->write_bps, "fill",
+	                         (json_int_t)record->fill_percent, "destroyed", destroyed ? 1 : 0, "disks", disks);
 	int result = guest_path(fleet, record->guest, path, sizeof(path), err);
 	snprintf(fresh, sizeof(fresh), "%s.new", path);
-	if (result == 0 && (root == NULL || json_dump_file(root, fresh, JSON_INDENT(1)) != 0 || rename(fresh, path) != 0))
+	if (result == 0 &&
+	    (root == NULL || json_dump_file(root, fresh, JSON_INDENT(1)) != 0 || rename(fresh, path) != 0))
 		result = err_errno(err, ERR_IO, errno, "write %s", path);
 	json_decref(root);
 	return result;
@@ -77,18 +78,22 @@ static int find(struct fleet *fleet, const char *name, struct fleet_host **ret_h
 		if (why.code != ERR_UNKNOWN_VM)
 			return err_set(err, why.code, "%s", why.text);
 	}
-	return err_set(err, ERR_UNKNOWN_VM, "no VM '%s' in %s; `drover-sim list` shows what there is", name, fleet->dir);
+	return err_set(err, ERR_UNKNOWN_VM, "no VM '%s' in %s; `drover-sim list` shows what there is", name,
+	               fleet->dir);
 }
 
 static int make_disks(const struct fleet_host *host, struct sim_record *record, struct err *err)
 {
 	for (unsigned i = 0; i < record->disk_count; i++) {
 		struct sim_disk *disk = &record->disks[i];
-		struct sr_config sr = { .type = "dir", .format = strcmp(disk->sr, "qcow") == 0 ? FORMAT_QCOW2 : FORMAT_RAW };
+		struct sr_config sr = { .type = "dir",
+			                .format = strcmp(disk->sr, "qcow") == 0 ? FORMAT_QCOW2 : FORMAT_RAW };
 		if (strcmp(disk->sr, "local") != 0 && strcmp(disk->sr, "qcow") != 0)
-			return err_set(err, ERR_USAGE, "disk %s: no SR '%s' on %s: use local or qcow", disk->name, disk->sr, host->name);
+			return err_set(err, ERR_USAGE, "disk %s: no SR '%s' on %s: use local or qcow", disk->name,
+			               disk->sr, host->name);
 		if (disk->size_bytes < SIM_MEMORY_MIN || disk->size_bytes % DISK_GRANULE_BYTES != 0)
-			return err_set(err, ERR_USAGE, "disk %s: size must be at least 1M and a multiple of 64K", disk->name);
+			return err_set(err, ERR_USAGE, "disk %s: size must be at least 1M and a multiple of 64K",
+			               disk->name);
 		memcpy(sr.name, disk->sr, sizeof(sr.name));
 		if (snprintf(sr.path, sizeof(sr.path), "%s/sr/%s", host->paths.home, disk->sr) >= (int)sizeof(sr.path))
 			return err_set(err, ERR_CONFIG, "%s: path too long", host->paths.home);
@@ -111,8 +116,9 @@ static int room_for(const struct fleet_host *host, const struct sim_record *reco
 		used += list[i].memory_bytes;
 	free(list);
 	if (used > memory || memory - used < record->memory_bytes)
-		return err_set(err, ERR_NO_MEMORY, "host %s has %" PRIu64 " MiB of memory left, the VM needs %" PRIu64 " MiB",
-		               host->name, used > memory ? 0 : (memory - used) >> 20, record->memory_bytes >> 20);
+		return err_set(err, ERR_NO_MEMORY,
+		               "host %s has %" PRIu64 " MiB of memory left, the VM needs %" PRIu64 " MiB", host->name,
+		               used > memory ? 0 : (memory - used) >> 20, record->memory_bytes >> 20);
 	return 0;
 }
 
@@ -143,7 +149,8 @@ int fleet_create(struct fleet *fleet, struct fleet_host *host, struct sim_record
 	}
 	random_bytes(mac, sizeof(mac));
 	record->nic_count = 1;
-	snprintf(record->nics[0].mac, sizeof(record->nics[0].mac), "00:16:3e:%02x:%02x:%02x", mac[0] & 0x7f, mac[1], mac[2]);
+	snprintf(record->nics[0].mac, sizeof(record->nics[0].mac), "00:16:3e:%02x:%02x:%02x", mac[0] & 0x7f, mac[1],
+	         mac[2]);
 	snprintf(record->nics[0].bridge, sizeof(record->nics[0].bridge), FLEET_BRIDGE);
 	int lock = sim_record_lock(&host->paths, err);
 	if (lock < 0)
@@ -153,7 +160,8 @@ int fleet_create(struct fleet *fleet, struct fleet_host *host, struct sim_record
 		result = room_for(host, record, err);
 	if (result == 0) {
 		if (make_disks(host, record, err) != 0 || register_guest(fleet, host, record, false, err) != 0 ||
-		    sim_record_save(&host->paths, record, err) != 0 || sim_guest_start(&host->paths, record->name, err) != 0) {
+		    sim_record_save(&host->paths, record, err) != 0 ||
+		    sim_guest_start(&host->paths, record->name, err) != 0) {
 			char path[PATHS_MAX * 2];
 			undo(host, record);
 			if (guest_path(fleet, record->guest, path, sizeof(path), NULL) == 0)
@@ -190,7 +198,8 @@ static int held_back(struct journal *journal, const struct sim_record *record, b
 	struct journal_session *list = NULL;
 	struct msg_plan *plan = malloc(sizeof(*plan));
 	size_t count = 0;
-	int result = plan != NULL ? journal_session_list(journal, &list, &count, err) : err_set(err, ERR_NO_MEMORY, "no memory");
+	int result = plan != NULL ? journal_session_list(journal, &list, &count, err)
+	                          : err_set(err, ERR_NO_MEMORY, "no memory");
 	*ret_held = false;
 	for (size_t i = 0; i < count && result == 0; i++) {
 		const struct journal_session *session = &list[i];
@@ -274,7 +283,8 @@ static json_t *describe(const struct fleet_host *host, const struct sim_record *
 	uuid_unparse_lower(record->uuid, uuid);
 	if (sim_guest_alive(&host->paths, record->name, &id)) {
 		snprintf(state, sizeof(state), "not answering");
-		if (sim_call(&host->paths, record->name, json_pack("{s:s}", "op", "status"), STATUS_MS, NULL, &reply, NULL) == 0) {
+		if (sim_call(&host->paths, record->name, json_pack("{s:s}", "op", "status"), STATUS_MS, NULL, &reply,
+		             NULL) == 0) {
 			const char *word = json_string_value(json_object_get(reply, "state"));
 			snprintf(state, sizeof(state), "%s", word != NULL ? word : "?");
 			tick = json_integer_value(json_object_get(reply, "tick"));
@@ -283,9 +293,10 @@ static json_t *describe(const struct fleet_host *host, const struct sim_record *
 	} else if (record->state != SIM_RUNNING) {
 		snprintf(state, sizeof(state), "%s", sim_state_name(record->state));
 	}
-	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:I}", "uuid", uuid, "name", record->name, "guest", record->guest,
-	                 "host", host->name, "state", state, "memory_bytes", (json_int_t)record->memory_bytes, "disks",
-	                 (json_int_t)record->disk_count, "tick", tick, "pid", (json_int_t)id.pid);
+	return json_pack("{s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:I}", "uuid", uuid, "name", record->name, "guest",
+	                 record->guest, "host", host->name, "state", state, "memory_bytes",
+	                 (json_int_t)record->memory_bytes, "disks", (json_int_t)record->disk_count, "tick", tick, "pid",
+	                 (json_int_t)id.pid);
 }
 
 int fleet_list(struct fleet *fleet, json_t **ret_list, struct err *err)

@@ -16,16 +16,16 @@
 #include "agent/sim/fleet.h"
 #include "common/clock.h"
 
-#define FILE_BYTES 65536       /* of a command line or an environment */
+#define FILE_BYTES 65536 /* of a command line or an environment */
 #define KILL_MS 10000u
-#define END_MS 8000            /* a daemon's time to end by itself */
+#define END_MS 8000 /* a daemon's time to end by itself */
 #define STEP_MS 5
-#define ROUNDS 50              /* of looking for processes that were started meanwhile */
+#define ROUNDS 50 /* of looking for processes that were started meanwhile */
 #define LOG_TAIL 4096
 
 /* Programs that are a host's when its home is in their command line. */
-static const char *const programs[] = { "drover-agent", "drover-coordina", "drover-leg-sim", "drover-guest",
-	                                "qemu-storage-da", "qemu-nbd", "nbdkit", "tgtd" };
+static const char *const programs[] = { "drover-agent",    "drover-coordina", "drover-leg-sim", "drover-guest",
+	                                "qemu-storage-da", "qemu-nbd",        "nbdkit",         "tgtd" };
 
 static ssize_t read_proc(pid_t pid, const char *name, char *text, size_t room)
 {
@@ -129,7 +129,8 @@ int fleet_kill(const char *home, struct err *err)
 	struct proc_id *list = NULL;
 	size_t count = 0, before;
 	int result = 0;
-	/* Stopped first, so that none of them sees another die and acts on it; again, for those that were being started. */
+	/* Stopped first, so that none of them sees another die and acts on it; again, for those that were being
+	 * started. */
 	for (unsigned round = 0; round < ROUNDS; round++) {
 		before = count;
 		free(list);

@@ -13,8 +13,8 @@
 #include "common/bus.h"
 #include "common/loop.h"
 
-#define ASK_MS 200u      /* between two questions to the coordinator */
-#define KNOWN_MS 5000u    /* for a new VM to get around */
+#define ASK_MS 200u    /* between two questions to the coordinator */
+#define KNOWN_MS 5000u /* for a new VM to get around */
 #define AGENT "drover-agent"
 #define COORDINATOR "drover-coordinator"
 
@@ -24,9 +24,9 @@ struct question {
 	const char *vm;                /* UUID of a VM that must be known too; NULL: none */
 	struct loop *loop;
 	struct bus_client *client;
-	uint32_t version;              /* 0: no welcome yet */
+	uint32_t version; /* 0: no welcome yet */
 	bool done, late;
-	char missing[LIMIT_NAME];      /* a host that is not connected; "": the coordinator has not answered */
+	char missing[LIMIT_NAME]; /* a host that is not connected; "": the coordinator has not answered */
 	struct err refused;
 };
 
@@ -63,7 +63,8 @@ static void ask(void *ctx)
 	}
 	for (unsigned i = 0; i < question->fleet->host_count; i++) {
 		const struct fleet_host *host = &question->fleet->hosts[i];
-		if ((question->only == NULL || question->only == host) && !fleet_daemon_alive(&host->paths, "agent", AGENT, &id)) {
+		if ((question->only == NULL || question->only == host) &&
+		    !fleet_daemon_alive(&host->paths, "agent", AGENT, &id)) {
 			snprintf(question->missing, sizeof(question->missing), "%s", host->name);
 			on_late(question);
 			return;
@@ -78,11 +79,13 @@ static bool connected(json_t *hosts, const char *name)
 {
 	size_t index;
 	json_t *host;
-	json_array_foreach(hosts, index, host) {
+	json_array_foreach(hosts, index, host)
+	{
 		const char *its = json_string_value(json_object_get(host, "name"));
 		const char *state = json_string_value(json_object_get(host, "state"));
 		if (its != NULL && strcmp(its, name) == 0)
-			return json_is_true(json_object_get(host, "connected")) || (state != NULL && strcmp(state, "connected") == 0);
+			return json_is_true(json_object_get(host, "connected")) ||
+			       (state != NULL && strcmp(state, "connected") == 0);
 	}
 	return false;
 }
@@ -91,7 +94,8 @@ static bool knows(json_t *vms, const char *uuid)
 {
 	size_t index;
 	json_t *vm;
-	json_array_foreach(vms, index, vm) {
+	json_array_foreach(vms, index, vm)
+	{
 		const char *its = json_string_value(json_object_get(vm, "uuid"));
 		if (its == NULL) /* as a migration has it */
 			its = json_string_value(json_object_get(json_object_get(vm, "vm"), "uuid"));
@@ -138,18 +142,20 @@ static void on_message(void *ctx, const struct msg *msg)
 static int explain(struct question *question, unsigned timeout_ms, struct err *err)
 {
 	char words[256];
-	const struct fleet_host *host = question->missing[0] != '\0' ? fleet_host(question->fleet, question->missing, NULL) : NULL;
+	const struct fleet_host *host =
+		question->missing[0] != '\0' ? fleet_host(question->fleet, question->missing, NULL) : NULL;
 	const struct paths *paths = host != NULL ? &host->paths : &question->fleet->coordinator;
 	const char *daemon = host != NULL ? "agent" : "coordinator";
 	if (question->refused.code != ERR_NONE)
 		return err_set(err, question->refused.code, "the coordinator refuses: %s", question->refused.text);
 	fleet_last_words(paths, daemon, words, sizeof(words));
-	return err_set(err, ERR_TIMEOUT, "%s%s did not connect (waited for up to %u s); see %s/%s.log: %s", host != NULL ? "host " : "",
-	               host != NULL ? host->name : "the coordinator", timeout_ms / 1000, paths->run, daemon,
-	               words[0] != '\0' ? words : "it has said nothing");
+	return err_set(err, ERR_TIMEOUT, "%s%s did not connect (waited for up to %u s); see %s/%s.log: %s",
+	               host != NULL ? "host " : "", host != NULL ? host->name : "the coordinator", timeout_ms / 1000,
+	               paths->run, daemon, words[0] != '\0' ? words : "it has said nothing");
 }
 
-static int ask_until(struct fleet *fleet, const struct fleet_host *only, const char *vm, unsigned timeout_ms, struct err *err)
+static int ask_until(struct fleet *fleet, const struct fleet_host *only, const char *vm, unsigned timeout_ms,
+                     struct err *err)
 {
 	struct question question = { .fleet = fleet, .only = only, .vm = vm };
 	char key[PATHS_MAX + 64], cert[PATHS_MAX + 64];
@@ -170,7 +176,8 @@ static int ask_until(struct fleet *fleet, const struct fleet_host *only, const c
 	if (question.done)
 		result = 0;
 	else
-		result = question.late ? explain(&question, timeout_ms, err) : err_set(err, ERR_CANCELLED, "interrupted");
+		result = question.late ? explain(&question, timeout_ms, err)
+		                       : err_set(err, ERR_CANCELLED, "interrupted");
 out:
 	bus_client_free(question.client);
 	loop_free(question.loop);
@@ -227,7 +234,8 @@ static int start_guests(struct fleet_host *host, struct err *err)
 	if (fleet_start_guests(host, &held, err) != 0)
 		return err_wrap(err, "host %s", host->name);
 	if (held > 0) {
-		fprintf(stderr, "drover-sim: host %s: %u VMs are held back: their migration is not decided yet\n", host->name, held);
+		fprintf(stderr, "drover-sim: host %s: %u VMs are held back: their migration is not decided yet\n",
+		        host->name, held);
 		return 0;
 	}
 	char cut[PATHS_MAX + 16];

@@ -17,13 +17,20 @@
 const char *guest_state_name(enum guest_state state)
 {
 	switch (state) {
-	case GUEST_INCOMING: return "incoming";
-	case GUEST_LOADED: return "loaded";
-	case GUEST_ATTACHED: return "attached";
-	case GUEST_RUNNING: return "running";
-	case GUEST_SUSPENDED: return "suspended";
-	case GUEST_FAILED: return "failed";
-	case GUEST_ENDING: return "ending";
+	case GUEST_INCOMING:
+		return "incoming";
+	case GUEST_LOADED:
+		return "loaded";
+	case GUEST_ATTACHED:
+		return "attached";
+	case GUEST_RUNNING:
+		return "running";
+	case GUEST_SUSPENDED:
+		return "suspended";
+	case GUEST_FAILED:
+		return "failed";
+	case GUEST_ENDING:
+		return "ending";
 	}
 	return "?";
 }
@@ -33,9 +40,12 @@ static void set_pattern(struct guest *guest)
 {
 	const struct sim_record *record = &guest->record;
 	struct pattern *pattern = &guest->pattern;
-	*pattern = (struct pattern){ .seed = record->seed, .pages = record->memory_bytes / PATTERN_PAGE_BYTES,
-		                     .tick_ms = record->tick_ms, .dirty_bps = record->dirty_bps,
-		                     .write_bps = record->write_bps, .fill_percent = record->fill_percent };
+	*pattern = (struct pattern) { .seed = record->seed,
+		                      .pages = record->memory_bytes / PATTERN_PAGE_BYTES,
+		                      .tick_ms = record->tick_ms,
+		                      .dirty_bps = record->dirty_bps,
+		                      .write_bps = record->write_bps,
+		                      .fill_percent = record->fill_percent };
 	for (unsigned i = 0; i < record->disk_count; i++)
 		if (!record->disks[i].read_only)
 			pattern->blocks[pattern->disks++] = record->disks[i].size_bytes / PATTERN_PAGE_BYTES;
@@ -76,13 +86,18 @@ int guest_open(struct guest *guest, const struct paths *paths, const char *name,
 	pthread_condattr_t monotonic;
 	memset(guest, 0, sizeof(*guest));
 	guest->paths = *paths;
-	guest->memory_fd = guest->bitmap_fd = guest->ledger_fd = guest->end_fd = guest->listen_fd = guest->record_fd = -1;
+	guest->memory_fd = guest->bitmap_fd = guest->ledger_fd = guest->end_fd = guest->listen_fd = guest->record_fd =
+		-1;
 	if (sim_record_load(paths, name, &guest->record, err) != 0)
 		return -1;
 	switch (guest->record.state) {
-	case SIM_RUNNING: break;
-	case SIM_INCOMING: guest->state = GUEST_INCOMING; break;
-	case SIM_DESTROYING: return err_set(err, ERR_CONFLICT, "VM %s is being destroyed", name);
+	case SIM_RUNNING:
+		break;
+	case SIM_INCOMING:
+		guest->state = GUEST_INCOMING;
+		break;
+	case SIM_DESTROYING:
+		return err_set(err, ERR_CONFLICT, "VM %s is being destroyed", name);
 	}
 	if (guest->record.memory_bytes % PATTERN_PAGE_BYTES != 0)
 		return err_set(err, ERR_UNSUPPORTED, "VM %s: its memory is not a whole number of pages", name);
@@ -141,7 +156,8 @@ json_t *guest_save(const struct guest *guest)
 	return json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "uuid", uuid, "guest", record->guest, "seed",
 	                 (json_int_t)record->seed, "tick_ms", (json_int_t)record->tick_ms, "dirty",
 	                 (json_int_t)record->dirty_bps, "disk_write", (json_int_t)record->write_bps, "fill",
-	                 (json_int_t)record->fill_percent, "tick", (json_int_t)atomic_load(&guest->tick), "disks", disks);
+	                 (json_int_t)record->fill_percent, "tick", (json_int_t)atomic_load(&guest->tick), "disks",
+	                 disks);
 }
 
 static int load_disks(struct sim_record *record, json_t *disks, struct err *err)
@@ -157,8 +173,8 @@ static int load_disks(struct sim_record *record, json_t *disks, struct err *err)
 		                &read_only) != 0)
 			return err_set(err, ERR_PROTOCOL, "state of disk %u", i);
 		if (strcmp(name, record->disks[i].name) != 0 || (uint64_t)size != record->disks[i].size_bytes)
-			return err_set(err, ERR_CONFLICT, "disk %u is %s in the VM, %s in the plan, or of another size", i, name,
-			               record->disks[i].name);
+			return err_set(err, ERR_CONFLICT, "disk %u is %s in the VM, %s in the plan, or of another size",
+			               i, name, record->disks[i].name);
 		record->disks[i].read_only = read_only != 0;
 	}
 	return 0;
@@ -171,9 +187,9 @@ int guest_load(struct guest *guest, const json_t *state, struct err *err)
 	uuid_bytes uuid;
 	json_int_t seed, tick_ms, dirty, write, fill, tick;
 	json_t *disks;
-	if (json_unpack((json_t *)(uintptr_t)state, "{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "uuid", &uuid_text, "guest",
-	                &name, "seed", &seed, "tick_ms", &tick_ms, "dirty", &dirty, "disk_write", &write, "fill", &fill,
-	                "tick", &tick, "disks", &disks) != 0 ||
+	if (json_unpack((json_t *)(uintptr_t)state, "{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:o}", "uuid", &uuid_text,
+	                "guest", &name, "seed", &seed, "tick_ms", &tick_ms, "dirty", &dirty, "disk_write", &write,
+	                "fill", &fill, "tick", &tick, "disks", &disks) != 0 ||
 	    !sim_name_ok(name) || uuid_parse(uuid_text, uuid) != 0 || tick_ms < 1 ||
 	    tick_ms > (json_int_t)SIM_TICK_MS_MAX || dirty < 0 || write < 0 || fill < 0 || fill > 100 || tick < 0)
 		return err_set(err, ERR_PROTOCOL, "the state blob is not one of ours");
@@ -192,10 +208,11 @@ int guest_load(struct guest *guest, const json_t *state, struct err *err)
 	set_pattern(guest);
 	/* Memory and state must be of one moment. */
 	uint64_t in_memory = 0;
-	if (tick > 0 && (!pattern_page_tick(&guest->pattern, (const uint64_t *)(const void *)guest->memory, 0, &in_memory) ||
-	                 in_memory != (uint64_t)tick))
-		return err_set(err, ERR_CORRUPT, "the memory is of tick %" PRIu64 ", the state of tick %" PRIu64, in_memory,
-		               (uint64_t)tick);
+	if (tick > 0 &&
+	    (!pattern_page_tick(&guest->pattern, (const uint64_t *)(const void *)guest->memory, 0, &in_memory) ||
+	     in_memory != (uint64_t)tick))
+		return err_set(err, ERR_CORRUPT, "the memory is of tick %" PRIu64 ", the state of tick %" PRIu64,
+		               in_memory, (uint64_t)tick);
 	atomic_store(&guest->tick, (uint64_t)tick);
 	return 0;
 }

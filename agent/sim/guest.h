@@ -3,14 +3,14 @@
  * Inside of drover-guest: one simulated VM.
  *
  * Laws
- *  1. What moves (tick counter, memory) is in the memory and the state blob, nothing else: a guest that was migrated goes
- *     on with the next tick.
+ *  1. What moves (tick counter, memory) is in the memory and the state blob, nothing else: a guest that was migrated
+ * goes on with the next tick.
  *  2. A tick: memory is written, disks are written, the disks' answers come, the ledger gets its line. In that order.
  *  3. A page's bit in the dirty log is set after the page was written.
  *  4. The guest never leaves its block backend while that matters: QEMU 7.2 aborts when the client of an export in an
  *     iothread goes. So: flush, then `quit` over QMP, and only then are the connections closed.
- *  5. One worker thread writes memory and talks to the disks; before it is started and after it has ended the main thread
- *     may. All other fields are under `lock` unless they are atomic.
+ *  5. One worker thread writes memory and talks to the disks; before it is started and after it has ended the main
+ * thread may. All other fields are under `lock` unless they are atomic.
  */
 #ifndef DROVER_GUEST_H
 #define DROVER_GUEST_H
@@ -33,9 +33,9 @@ enum guest_state {
 	GUEST_LOADED,       /* memory and state are complete */
 	GUEST_ATTACHED,     /* the disks are open and connected; nothing is left but to run */
 	GUEST_RUNNING,
-	GUEST_SUSPENDED,    /* between two ticks, all disk writes answered and flushed */
-	GUEST_FAILED,       /* a disk failed: it hangs, as a VM does */
-	GUEST_ENDING,       /* it will never run again in this process */
+	GUEST_SUSPENDED, /* between two ticks, all disk writes answered and flushed */
+	GUEST_FAILED,    /* a disk failed: it hangs, as a VM does */
+	GUEST_ENDING,    /* it will never run again in this process */
 };
 const char *guest_state_name(enum guest_state state);
 
@@ -43,7 +43,7 @@ struct guest_disk {
 	struct nbd_handle *nbd; /* NULL: read-only, the guest does not open it */
 	unsigned writes;        /* in flight */
 	bool flushing;
-	int failed;             /* errno of a request */
+	int failed; /* errno of a request */
 };
 
 struct guest {
@@ -54,18 +54,18 @@ struct guest {
 	unsigned char *memory;
 	_Atomic uint64_t *bitmap;
 	size_t bitmap_bytes;
-	_Atomic unsigned log_on;     /* 0 or 1; read and written with read-modify-write only, see guest_tick.c */
-	_Atomic uint64_t tick;       /* the last one that ran */
-	struct proc_id backend;      /* pid 0: none */
-	unsigned disk_count;         /* writable ones */
+	_Atomic unsigned log_on; /* 0 or 1; read and written with read-modify-write only, see guest_tick.c */
+	_Atomic uint64_t tick;   /* the last one that ran */
+	struct proc_id backend;  /* pid 0: none */
+	unsigned disk_count;     /* writable ones */
 	struct guest_disk disks[PATTERN_DISKS];
-	unsigned char *blocks;       /* buffer of a tick's disk writes */
+	unsigned char *blocks; /* buffer of a tick's disk writes */
 	uint64_t block_room;
-	int record_fd;               /* incoming and attached: the record, open for the last change */
+	int record_fd; /* incoming and attached: the record, open for the last change */
 	int64_t record_offset;
 
 	pthread_mutex_t lock;
-	pthread_cond_t changed;      /* state or a wish; CLOCK_MONOTONIC */
+	pthread_cond_t changed; /* state or a wish; CLOCK_MONOTONIC */
 	enum guest_state state;
 	bool want_suspend, want_end;
 	unsigned throttle_percent;

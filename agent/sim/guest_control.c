@@ -17,8 +17,8 @@
 #include "common/log.h"
 
 #define BACKLOG 64
-#define IDLE_S 30           /* a caller that says nothing for so long is sent away */
-#define SUSPEND_S 28        /* less than the caller's patience */
+#define IDLE_S 30    /* a caller that says nothing for so long is sent away */
+#define SUSPEND_S 28 /* less than the caller's patience */
 #define THROTTLE_MAX 95
 
 struct caller {
@@ -152,14 +152,16 @@ static int take_images(struct guest *guest, const json_t *disks, struct err *err
 {
 	struct sim_record *record = &guest->record;
 	if (json_array_size(disks) != record->disk_count)
-		return err_set(err, ERR_CONFLICT, "the VM has %u disks, not %zu", record->disk_count, json_array_size(disks));
+		return err_set(err, ERR_CONFLICT, "the VM has %u disks, not %zu", record->disk_count,
+		               json_array_size(disks));
 	for (unsigned i = 0; i < record->disk_count; i++) {
 		struct sim_disk *disk = &record->disks[i];
 		const char *name, *sr, *path, *format;
-		if (json_unpack(json_array_get(disks, i), "{s:s,s:s,s:s,s:s}", "name", &name, "sr", &sr, "path", &path, "format",
-		                &format) != 0)
+		if (json_unpack(json_array_get(disks, i), "{s:s,s:s,s:s,s:s}", "name", &name, "sr", &sr, "path", &path,
+		                "format", &format) != 0)
 			return err_set(err, ERR_USAGE, "disk %u is not described", i);
-		if (strcmp(name, disk->name) != 0 || strlen(sr) >= sizeof(disk->sr) || strlen(path) >= sizeof(disk->path))
+		if (strcmp(name, disk->name) != 0 || strlen(sr) >= sizeof(disk->sr) ||
+		    strlen(path) >= sizeof(disk->path))
 			return err_set(err, ERR_CONFLICT, "disk %u is %s, not %s", i, disk->name, name);
 		snprintf(disk->sr, sizeof(disk->sr), "%s", sr);
 		snprintf(disk->path, sizeof(disk->path), "%s", path);
@@ -280,12 +282,12 @@ static const struct {
 	handler run;
 	bool fds, ends;
 } handlers[] = {
-	{ "status", do_status, false, false },     { "fds", do_fds, true, false },
+	{ "status", do_status, false, false },       { "fds", do_fds, true, false },
 	{ "dirty-log", do_dirty_log, false, false }, { "throttle", do_throttle, false, false },
-	{ "suspend", do_suspend, false, false },   { "resume", do_resume, false, false },
-	{ "incoming", do_incoming, false, false }, { "attach", do_attach, false, false },
-	{ "unpause", do_unpause, false, false },   { "shutdown", do_end, false, true },
-	{ "destroy", do_end, false, true },        { "discard", do_discard, false, true },
+	{ "suspend", do_suspend, false, false },     { "resume", do_resume, false, false },
+	{ "incoming", do_incoming, false, false },   { "attach", do_attach, false, false },
+	{ "unpause", do_unpause, false, false },     { "shutdown", do_end, false, true },
+	{ "destroy", do_end, false, true },          { "discard", do_discard, false, true },
 };
 
 static void send_reply(struct caller *caller, json_t *reply, bool fds)
@@ -388,7 +390,7 @@ static void accept_one(struct guest *guest)
 		goto out;
 	setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &idle, sizeof(idle));
 	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &idle, sizeof(idle));
-	*caller = (struct caller){ .guest = guest, .fd = fd };
+	*caller = (struct caller) { .guest = guest, .fd = fd };
 	if (pthread_create(&thread, NULL, serve, caller) != 0)
 		goto out;
 	pthread_detach(thread);
@@ -415,7 +417,8 @@ int guest_control_open(struct guest *guest, struct err *err)
 
 void guest_control_run(struct guest *guest)
 {
-	struct pollfd what[2] = { { .fd = guest->listen_fd, .events = POLLIN }, { .fd = guest->end_fd, .events = POLLIN } };
+	struct pollfd what[2] = { { .fd = guest->listen_fd, .events = POLLIN },
+		                  { .fd = guest->end_fd, .events = POLLIN } };
 	while (poll(what, 2, -1) >= 0 || errno == EINTR) {
 		if (what[1].revents != 0)
 			return;

@@ -14,11 +14,11 @@
 #include "agent/sim/guest.h"
 #include "common/log.h"
 
-#define START_MS 15000       /* until its monitor answers */
-#define STEP_MS 2            /* between two looks */
+#define START_MS 15000 /* until its monitor answers */
+#define STEP_MS 2      /* between two looks */
 #define POLL_MS 1000
-#define END_MS 8000          /* after `quit`, for the last flush of qcow2 images */
-#define FILL_BATCH 256u      /* blocks in flight while an image is filled */
+#define END_MS 8000     /* after `quit`, for the last flush of qcow2 images */
+#define FILL_BATCH 256u /* blocks in flight while an image is filled */
 #define ADDRESS_BYTES (LIMIT_PATH + 64)
 #define MALLOC_TUNING /* big buffers are kept: giving them back costs a page fault each time */ \
 	"GLIBC_TUNABLES=glibc.malloc.mmap_threshold=67108864:glibc.malloc.trim_threshold=268435456"
@@ -57,8 +57,20 @@ int guest_backend_start(struct guest *guest, struct err *err)
 	    sim_path(&guest->paths, name, SIM_PATH_LOG, log, err) != 0)
 		return -1;
 	snprintf(nbd, sizeof(nbd), "addr.type=unix,addr.path=%s,max-connections=0", path);
-	const char *argv[] = { "qemu-storage-daemon", "--object", "iothread,id=io0", "--chardev", first, "--monitor",
-		               "chardev=sim", "--chardev", second, "--monitor", "chardev=leg", "--nbd-server", nbd, NULL };
+	const char *argv[] = { "qemu-storage-daemon",
+		               "--object",
+		               "iothread,id=io0",
+		               "--chardev",
+		               first,
+		               "--monitor",
+		               "chardev=sim",
+		               "--chardev",
+		               second,
+		               "--monitor",
+		               "chardev=leg",
+		               "--nbd-server",
+		               nbd,
+		               NULL };
 	const char *env[] = { MALLOC_TUNING, NULL };
 	if (proc_start(&guest->backend, argv, env, log, -1, PROC_SETSID, err) != 0)
 		return err_wrap(err, "block backend");
@@ -79,8 +91,9 @@ static int add_disk(struct qmp *qmp, const struct sim_disk *disk, struct err *er
 	snprintf(id, sizeof(id), "guest-%s", disk->name);
 	json_t *below = json_pack("{s:s,s:s,s:s,s:b,s:s}", "driver", "file", "node-name", file, "filename", disk->path,
 	                          "read-only", disk->read_only ? 1 : 0, "discard", "unmap");
-	json_t *above = json_pack("{s:s,s:s,s:b,s:s,s:o}", "driver", disk->format == FORMAT_QCOW2 ? "qcow2" : "raw",
-	                          "node-name", node, "read-only", disk->read_only ? 1 : 0, "discard", "unmap", "file", below);
+	json_t *above =
+		json_pack("{s:s,s:s,s:b,s:s,s:o}", "driver", disk->format == FORMAT_QCOW2 ? "qcow2" : "raw",
+	                  "node-name", node, "read-only", disk->read_only ? 1 : 0, "discard", "unmap", "file", below);
 	if (qmp_run(qmp, "blockdev-add", above, QMP_COMMAND_MS, NULL, err) != 0)
 		return -1;
 	if (disk->read_only)
@@ -96,12 +109,13 @@ static int connect_disk(struct guest *guest, struct guest_disk *disk, const stru
 	if (sim_path(&guest->paths, guest->record.name, SIM_PATH_NBD, path, err) != 0)
 		return -1;
 	disk->nbd = nbd_create();
-	if (disk->nbd == NULL || nbd_set_export_name(disk->nbd, what->name) != 0 || nbd_connect_unix(disk->nbd, path) != 0)
+	if (disk->nbd == NULL || nbd_set_export_name(disk->nbd, what->name) != 0 ||
+	    nbd_connect_unix(disk->nbd, path) != 0)
 		return err_set(err, ERR_BACKEND, "disk %s: %s", what->name, nbd_get_error());
 	int64_t bytes = nbd_get_size(disk->nbd);
 	if (bytes != (int64_t)what->size_bytes)
-		return err_set(err, ERR_CONFLICT, "disk %s: %s has %lld bytes, not %lld", what->name, what->path, (long long)bytes,
-		               (long long)what->size_bytes);
+		return err_set(err, ERR_CONFLICT, "disk %s: %s has %lld bytes, not %lld", what->name, what->path,
+		               (long long)bytes, (long long)what->size_bytes);
 	return 0;
 }
 
@@ -175,7 +189,8 @@ static int reserve_blocks(struct guest *guest, uint64_t count, struct err *err)
 }
 
 /* Block number `slot` of the buffer, sent to its place. */
-static int write_block(struct guest *guest, uint64_t slot, uint64_t tick, unsigned index, uint64_t block, struct err *err)
+static int write_block(struct guest *guest, uint64_t slot, uint64_t tick, unsigned index, uint64_t block,
+                       struct err *err)
 {
 	struct guest_disk *disk = &guest->disks[index];
 	unsigned char *bytes = guest->blocks + slot * PATTERN_PAGE_BYTES;

@@ -26,14 +26,21 @@ static error_t take_option(int key, char *value, struct argp_state *state)
 {
 	struct options *options = state->input;
 	switch (key) {
-	case 'd': options->home = value; return 0;
-	case 'n': options->name = value; return 0;
-	case 'f': options->foreground = true; return 0;
+	case 'd':
+		options->home = value;
+		return 0;
+	case 'n':
+		options->name = value;
+		return 0;
+	case 'f':
+		options->foreground = true;
+		return 0;
 	case ARGP_KEY_END:
 		if (options->home == NULL || options->name == NULL)
 			argp_error(state, "--home and --name are needed");
 		return 0;
-	default: return ARGP_ERR_UNKNOWN;
+	default:
+		return ARGP_ERR_UNKNOWN;
 	}
 }
 
@@ -47,7 +54,8 @@ static const struct argp_option option_list[] = {
 static const struct argp parser = {
 	.options = option_list,
 	.parser = take_option,
-	.doc = "One simulated VM of drover-sim: it boots, or waits for its memory if its record says that it is coming in, and "
+	.doc = "One simulated VM of drover-sim: it boots, or waits for its memory if its record says that it is coming "
+	       "in, and "
 	       "answers on DIR/run/guest-VM.sock.",
 };
 

@@ -29,8 +29,8 @@ static void write_memory(struct guest *guest, uint64_t tick)
 	for (uint64_t k = count; k-- > 0;) { /* page 0, with the tick counter, last */
 		uint64_t page = pattern_page_at(&guest->pattern, tick, k);
 		pattern_page(&guest->pattern, tick, page, page_of(guest, page));
-		/* Page, then flag, then bit. Reading the flag is a read-modify-write, as is setting it: when this one comes
-		 * first, whoever sets the flag sees the page. Whoever takes the bit sees it as well. */
+		/* Page, then flag, then bit. Reading the flag is a read-modify-write, as is setting it: when this one
+		 * comes first, whoever sets the flag sees the page. Whoever takes the bit sees it as well. */
 		if (atomic_fetch_or(&guest->log_on, 0) != 0)
 			atomic_fetch_or(&guest->bitmap[page / 64], UINT64_C(1) << (page % 64));
 	}
@@ -86,7 +86,8 @@ int guest_ledger_last(const struct guest *guest, uint64_t *ret_tick, struct err 
 	if (file == NULL && errno != ENOENT)
 		return err_errno(err, ERR_IO, errno, "open %s", path);
 	while (file != NULL && fgets(line, sizeof(line), file) != NULL)
-		if (sscanf(line, "%63s %" SCNu64, name, &tick) == 2 && strcmp(name, guest->record.guest) == 0 && tick > last)
+		if (sscanf(line, "%63s %" SCNu64, name, &tick) == 2 && strcmp(name, guest->record.guest) == 0 &&
+		    tick > last)
 			last = tick;
 	if (file != NULL)
 		fclose(file);
@@ -165,7 +166,8 @@ static bool wait_for_tick(struct guest *guest, int64_t *due_ns)
 		} else if (guest->want_suspend) {
 			stop_at_boundary(guest);
 		} else if (now >= *due_ns) {
-			int64_t step = (int64_t)guest->record.tick_ms * NS_PER_MS * 100 / (100 - (int64_t)guest->throttle_percent);
+			int64_t step = (int64_t)guest->record.tick_ms * NS_PER_MS * 100 /
+			               (100 - (int64_t)guest->throttle_percent);
 			*due_ns = now - *due_ns > step ? now + step : *due_ns + step;
 			go = true;
 			break;
@@ -186,7 +188,8 @@ static void *work(void *ctx)
 	while (wait_for_tick(guest, &due_ns)) {
 		if (run_tick(guest, atomic_load(&guest->tick) + 1, &err) == 0)
 			continue;
-		log_error("guest=%s tick=%" PRIu64 " failed: %s", guest->record.name, atomic_load(&guest->tick) + 1, err.text);
+		log_error("guest=%s tick=%" PRIu64 " failed: %s", guest->record.name, atomic_load(&guest->tick) + 1,
+		          err.text);
 		pthread_mutex_lock(&guest->lock);
 		guest->state = GUEST_FAILED;
 		pthread_cond_broadcast(&guest->changed);

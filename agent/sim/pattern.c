@@ -7,13 +7,20 @@
 #define MAGIC_PAGE UINT64_C(0x64726f7665726d31)  /* "droverm1" */
 #define MAGIC_BLOCK UINT64_C(0x64726f7665726431) /* "droverd1" */
 #define GOLDEN UINT64_C(0x9e3779b97f4a7c15)
-#define HOT_PART 8         /* the hot region is one eighth */
-#define HOT_IN_TEN 9       /* of ten page writes so many are hot */
+#define HOT_PART 8   /* the hot region is one eighth */
+#define HOT_IN_TEN 9 /* of ten page writes so many are hot */
 #define HOT_BLOCKS_IN_TEN 7
-#define DISK_SHIFT 48      /* disk number in a block's address word */
+#define DISK_SHIFT 48 /* disk number in a block's address word */
 
 /* Kinds of streams, so that none is the shift of another. */
-enum stream { STREAM_PAGE_PLACE = 1, STREAM_BLOCK_PLACE, STREAM_PAGE, STREAM_BLOCK, STREAM_FILL_PAGE, STREAM_FILL_BLOCK };
+enum stream {
+	STREAM_PAGE_PLACE = 1,
+	STREAM_BLOCK_PLACE,
+	STREAM_PAGE,
+	STREAM_BLOCK,
+	STREAM_FILL_PAGE,
+	STREAM_FILL_BLOCK
+};
 
 /* The finisher of splitmix64. */
 static uint64_t mix(uint64_t x)
@@ -51,7 +58,8 @@ uint64_t pattern_page_count(const struct pattern *pattern, uint64_t tick)
 {
 	if (tick == 0)
 		return 0;
-	return 1 + due(pattern->dirty_bps, pattern->tick_ms, tick) - due(pattern->dirty_bps, pattern->tick_ms, tick - 1);
+	return 1 + due(pattern->dirty_bps, pattern->tick_ms, tick) -
+	       due(pattern->dirty_bps, pattern->tick_ms, tick - 1);
 }
 
 uint64_t pattern_page_at(const struct pattern *pattern, uint64_t tick, uint64_t k)

@@ -14,19 +14,20 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define PATTERN_PAGE_BYTES 4096u      /* a memory page and a disk block */
+#define PATTERN_PAGE_BYTES 4096u /* a memory page and a disk block */
 #define PATTERN_WORDS (PATTERN_PAGE_BYTES / 8)
-#define PATTERN_DISKS 16              /* writable disks of one guest */
-#define PATTERN_CHECK_TICKS 100u      /* memory is checksummed and a flush of the disks is begun that often */
-#define PATTERN_REDO_TICKS (3 * PATTERN_CHECK_TICKS) /* after a power cut a boot writes the blocks of so many ticks again */
+#define PATTERN_DISKS 16         /* writable disks of one guest */
+#define PATTERN_CHECK_TICKS 100u /* memory is checksummed and a flush of the disks is begun that often */
+#define PATTERN_REDO_TICKS \
+	(3 * PATTERN_CHECK_TICKS) /* after a power cut a boot writes the blocks of so many ticks again */
 
 struct pattern {
 	uint64_t seed;
 	uint64_t pages;
 	uint32_t tick_ms;
-	uint64_t dirty_bps, write_bps;    /* memory, all disks together */
-	uint32_t fill_percent;            /* of pages and blocks that are not zero at tick 0 */
-	unsigned disks;                   /* writable ones, in the order of the record */
+	uint64_t dirty_bps, write_bps; /* memory, all disks together */
+	uint32_t fill_percent;         /* of pages and blocks that are not zero at tick 0 */
+	unsigned disks;                /* writable ones, in the order of the record */
 	uint64_t blocks[PATTERN_DISKS];
 };
 
@@ -35,7 +36,8 @@ uint64_t pattern_page_count(const struct pattern *pattern, uint64_t tick);
 uint64_t pattern_page_at(const struct pattern *pattern, uint64_t tick, uint64_t k);
 /* The same for disk blocks. */
 uint64_t pattern_block_count(const struct pattern *pattern, uint64_t tick);
-void pattern_block_at(const struct pattern *pattern, uint64_t tick, uint64_t k, unsigned *ret_disk, uint64_t *ret_block);
+void pattern_block_at(const struct pattern *pattern, uint64_t tick, uint64_t k, unsigned *ret_disk,
+                      uint64_t *ret_block);
 /* Whether it is filled at tick 0. */
 bool pattern_page_filled(const struct pattern *pattern, uint64_t page);
 bool pattern_block_filled(const struct pattern *pattern, unsigned disk, uint64_t block);

@@ -17,12 +17,35 @@
 #define DEFAULT_TICK_MS 10u
 #define RATE_MAX ((uint64_t)1 << 40)
 
-enum command { COMMAND_NONE, COMMAND_UP, COMMAND_DOWN, COMMAND_CREATE, COMMAND_LIST, COMMAND_DESTROY, COMMAND_OFF, COMMAND_ON,
-	       COMMAND_VERIFY };
-static const char *const command_names[] = { "", "up", "down", "create", "list", "destroy", "power-off", "power-on", "verify" };
+enum command {
+	COMMAND_NONE,
+	COMMAND_UP,
+	COMMAND_DOWN,
+	COMMAND_CREATE,
+	COMMAND_LIST,
+	COMMAND_DESTROY,
+	COMMAND_OFF,
+	COMMAND_ON,
+	COMMAND_VERIFY
+};
+static const char *const command_names[] = { "",        "up",        "down",     "create", "list",
+	                                     "destroy", "power-off", "power-on", "verify" };
 
-enum option_key { OPTION_HOME = 256, OPTION_HOSTS, OPTION_EXPORTER, OPTION_ON, OPTION_MEMORY, OPTION_DIRTY, OPTION_DISK,
-	      OPTION_DISK_WRITE, OPTION_TICK, OPTION_FILL, OPTION_VCPUS, OPTION_SEED, OPTION_JSON };
+enum option_key {
+	OPTION_HOME = 256,
+	OPTION_HOSTS,
+	OPTION_EXPORTER,
+	OPTION_ON,
+	OPTION_MEMORY,
+	OPTION_DIRTY,
+	OPTION_DISK,
+	OPTION_DISK_WRITE,
+	OPTION_TICK,
+	OPTION_FILL,
+	OPTION_VCPUS,
+	OPTION_SEED,
+	OPTION_JSON
+};
 
 struct options {
 	enum command command;
@@ -67,7 +90,8 @@ static uint64_t rate(struct argp_state *state, const char *what, const char *val
 {
 	struct err err = { 0 };
 	uint64_t result = 0;
-	if ((units_parse_rate(value, &result, &err) != 0 && units_parse_size(value, &result, NULL) != 0) || result > RATE_MAX)
+	if ((units_parse_rate(value, &result, &err) != 0 && units_parse_size(value, &result, NULL) != 0) ||
+	    result > RATE_MAX)
 		argp_error(state, "%s: %s", what, err.code != ERR_NONE ? err.text : "too much");
 	return result;
 }
@@ -136,11 +160,21 @@ static error_t take_option(int key, char *value, struct argp_state *state)
 	struct err err = { 0 };
 	uint64_t tick_ms = 0;
 	switch (key) {
-	case OPTION_HOME: options->home = value; return 0;
-	case OPTION_JSON: options->json = true; return 0;
-	case OPTION_HOSTS: options->hosts = value; return 0;
-	case OPTION_EXPORTER: options->exporter = value; return 0;
-	case OPTION_ON: options->on = value; return 0;
+	case OPTION_HOME:
+		options->home = value;
+		return 0;
+	case OPTION_JSON:
+		options->json = true;
+		return 0;
+	case OPTION_HOSTS:
+		options->hosts = value;
+		return 0;
+	case OPTION_EXPORTER:
+		options->exporter = value;
+		return 0;
+	case OPTION_ON:
+		options->on = value;
+		return 0;
 	case OPTION_MEMORY:
 		if (units_parse_size(value, &record->memory_bytes, &err) != 0)
 			argp_error(state, "memory: %s", err.text);
@@ -148,8 +182,12 @@ static error_t take_option(int key, char *value, struct argp_state *state)
 		    record->memory_bytes % SIM_MEMORY_MIN != 0)
 			argp_error(state, "memory '%s': whole MiB, from 1M to 1T", value);
 		return 0;
-	case OPTION_DIRTY: record->dirty_bps = rate(state, "dirty", value); return 0;
-	case OPTION_DISK: take_disk(state, record, value); return 0;
+	case OPTION_DIRTY:
+		record->dirty_bps = rate(state, "dirty", value);
+		return 0;
+	case OPTION_DISK:
+		take_disk(state, record, value);
+		return 0;
 	case OPTION_DISK_WRITE:
 		record->write_bps = rate(state, "disk-write", value);
 		options->write_given = true;
@@ -159,12 +197,22 @@ static error_t take_option(int key, char *value, struct argp_state *state)
 			argp_error(state, "tick '%s': from 1ms to 60s", value);
 		record->tick_ms = (uint32_t)tick_ms;
 		return 0;
-	case OPTION_FILL: record->fill_percent = (uint32_t)number(state, "fill", value, 0, 100); return 0;
-	case OPTION_VCPUS: record->vcpus = (uint32_t)number(state, "vcpus", value, 1, 512); return 0;
-	case OPTION_SEED: record->seed = number(state, "seed", value, 1, INT64_MAX); return 0;
-	case ARGP_KEY_ARG: return take_argument(value, state);
-	case ARGP_KEY_END: check(state); return 0;
-	default: return ARGP_ERR_UNKNOWN;
+	case OPTION_FILL:
+		record->fill_percent = (uint32_t)number(state, "fill", value, 0, 100);
+		return 0;
+	case OPTION_VCPUS:
+		record->vcpus = (uint32_t)number(state, "vcpus", value, 1, 512);
+		return 0;
+	case OPTION_SEED:
+		record->seed = number(state, "seed", value, 1, INT64_MAX);
+		return 0;
+	case ARGP_KEY_ARG:
+		return take_argument(value, state);
+	case ARGP_KEY_END:
+		check(state);
+		return 0;
+	default:
+		return ARGP_ERR_UNKNOWN;
 	}
 }
 
@@ -172,7 +220,8 @@ static const struct argp parser = {
 	.options = option_list,
 	.parser = take_option,
 	.args_doc = "up|down|list|verify\ncreate|destroy VM\npower-off|power-on HOST",
-	.doc = "A fleet of simulated hosts on one machine, with guests that can be checked.\vup makes a fleet in DIR, or starts "
+	.doc = "A fleet of simulated hosts on one machine, with guests that can be checked.\vup makes a fleet in DIR, "
+	       "or starts "
 	       "again what does not run of the one that is there.",
 };
 
@@ -197,13 +246,16 @@ static int up(struct fleet *fleet, const struct options *options, struct err *er
 	if (options->json) {
 		json_t *hosts = json_array();
 		for (unsigned i = 0; i < fleet->host_count; i++)
-			json_array_append_new(hosts, json_pack("{s:s,s:s,s:s}", "name", fleet->hosts[i].name, "pool",
-			                                       fleet->hosts[i].pool, "home", fleet->hosts[i].paths.home));
-		json_t *doc = json_pack("{s:s,s:s,s:o}", "home", fleet->dir, "coordinator", fleet->endpoint, "hosts", hosts);
+			json_array_append_new(hosts,
+			                      json_pack("{s:s,s:s,s:s}", "name", fleet->hosts[i].name, "pool",
+			                                fleet->hosts[i].pool, "home", fleet->hosts[i].paths.home));
+		json_t *doc =
+			json_pack("{s:s,s:s,s:o}", "home", fleet->dir, "coordinator", fleet->endpoint, "hosts", hosts);
 		print_json(doc);
 		json_decref(doc);
 	} else {
-		printf("up: %u hosts connected to %s; use drover --home %s\n", fleet->host_count, fleet->endpoint, fleet->dir);
+		printf("up: %u hosts connected to %s; use drover --home %s\n", fleet->host_count, fleet->endpoint,
+		       fleet->dir);
 	}
 	return 0;
 }
@@ -218,11 +270,13 @@ static int list(struct fleet *fleet, const struct options *options, struct err *
 		print_json(doc);
 	} else {
 		printf("%-20s %-10s %-12s %10s %10s %8s\n", "VM", "HOST", "STATE", "MEMORY", "TICK", "PID");
-		json_array_foreach(json_object_get(doc, "vms"), index, vm) {
+		json_array_foreach(json_object_get(doc, "vms"), index, vm)
+		{
 			char memory[UNITS_TEXT];
 			units_format_size((uint64_t)json_integer_value(json_object_get(vm, "memory_bytes")), memory);
 			printf("%-20s %-10s %-12s %10s %10lld %8lld\n", json_string_value(json_object_get(vm, "name")),
-			       json_string_value(json_object_get(vm, "host")), json_string_value(json_object_get(vm, "state")), memory,
+			       json_string_value(json_object_get(vm, "host")),
+			       json_string_value(json_object_get(vm, "state")), memory,
 			       (long long)json_integer_value(json_object_get(vm, "tick")),
 			       (long long)json_integer_value(json_object_get(vm, "pid")));
 		}
@@ -265,15 +319,21 @@ static int run(struct fleet *fleet, struct options *options, struct err *err)
 	if (fleet_load(fleet, options->home, err) != 0)
 		return -1;
 	switch (options->command) {
-	case COMMAND_DOWN: return fleet_down(fleet, err);
-	case COMMAND_CREATE: return create(fleet, options, err);
-	case COMMAND_LIST: return list(fleet, options, err);
-	case COMMAND_DESTROY: return fleet_destroy(fleet, options->argument, err);
+	case COMMAND_DOWN:
+		return fleet_down(fleet, err);
+	case COMMAND_CREATE:
+		return create(fleet, options, err);
+	case COMMAND_LIST:
+		return list(fleet, options, err);
+	case COMMAND_DESTROY:
+		return fleet_destroy(fleet, options->argument, err);
 	case COMMAND_OFF:
-	case COMMAND_ON: return power(fleet, options, err);
+	case COMMAND_ON:
+		return power(fleet, options, err);
 	case COMMAND_NONE:
 	case COMMAND_UP:
-	case COMMAND_VERIFY: break;
+	case COMMAND_VERIFY:
+		break;
 	}
 	return err_set(err, ERR_INTERNAL, "no such command");
 }
@@ -294,7 +354,8 @@ int main(int argc, char **argv)
 	if (result < 0) {
 		fprintf(stderr, "drover-sim: %s: %s\n", command_names[options.command], err.text);
 		if (options.json) {
-			json_t *doc = json_pack("{s:{s:s,s:s}}", "error", "code", err_name(err.code), "message", err.text);
+			json_t *doc =
+				json_pack("{s:{s:s,s:s}}", "error", "code", err_name(err.code), "message", err.text);
 			print_json(doc);
 			json_decref(doc);
 		}

@@ -29,9 +29,10 @@ static json_t *figures(const struct verify *verify)
 	for (size_t i = 0; i < verify->guest_count; i++) {
 		const struct verify_guest *guest = &verify->guests[i];
 		json_array_append_new(guests, json_pack("{s:s,s:I,s:I,s:f,s:f,s:s?}", "guest", guest->guest, "ticks",
-		                                        (json_int_t)guest->line_count, "checksums", (json_int_t)guest->checksums,
-		                                        "largest_gap_ms", guest->gap_ms, "largest_move_gap_ms", guest->move_gap_ms,
-		                                        "host", guest->owner != NULL ? guest->owner->name : NULL));
+		                                        (json_int_t)guest->line_count, "checksums",
+		                                        (json_int_t)guest->checksums, "largest_gap_ms", guest->gap_ms,
+		                                        "largest_move_gap_ms", guest->move_gap_ms, "host",
+		                                        guest->owner != NULL ? guest->owner->name : NULL));
 	}
 	return guests;
 }
@@ -43,7 +44,8 @@ static void print_ok(const struct verify *verify)
 		ticks += verify->guests[i].line_count;
 		checksums += verify->guests[i].checksums;
 	}
-	fprintf(verify->out, "ok: %zu guests, %" PRIu64 " ticks, %" PRIu64 " memory checksums, %" PRIu64 " bytes of images checked",
+	fprintf(verify->out,
+	        "ok: %zu guests, %" PRIu64 " ticks, %" PRIu64 " memory checksums, %" PRIu64 " bytes of images checked",
 	        verify->guest_count, ticks, checksums, verify->bytes);
 	for (size_t i = 0; i < verify->guest_count; i++) {
 		const struct verify_guest *guest = &verify->guests[i];
@@ -73,8 +75,8 @@ int verify_fleet(const char *dir, bool json, FILE *out, struct err *err)
 		goto out;
 	result = verify->faults > 0 ? 1 : 0;
 	if (json) {
-		json_t *doc = json_pack("{s:b,s:O,s:o,s:I}", "ok", result == 0, "faults", verify->list, "guests", figures(verify),
-		                        "bytes_checked", (json_int_t)verify->bytes);
+		json_t *doc = json_pack("{s:b,s:O,s:o,s:I}", "ok", result == 0, "faults", verify->list, "guests",
+		                        figures(verify), "bytes_checked", (json_int_t)verify->bytes);
 		json_dumpf(doc, out, JSON_INDENT(1));
 		fputc('\n', out);
 		json_decref(doc);

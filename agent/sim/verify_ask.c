@@ -32,13 +32,16 @@ static int64_t now_ms(void)
 static int wire_open(struct wire *wire, const char *path)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	*wire = (struct wire){ .fd = -1, .deadline_ms = now_ms() + ASK_MS };
+	*wire = (struct wire) { .fd = -1, .deadline_ms = now_ms() + ASK_MS };
 	if (strlen(path) >= sizeof(address.sun_path))
 		return -1;
 	memcpy(address.sun_path, path, strlen(path) + 1);
 	wire->line = malloc(LINE_BYTES);
 	wire->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	return wire->line != NULL && wire->fd >= 0 && connect(wire->fd, (struct sockaddr *)&address, sizeof(address)) == 0 ? 0 : -1;
+	return wire->line != NULL && wire->fd >= 0 &&
+	                       connect(wire->fd, (struct sockaddr *)&address, sizeof(address)) == 0
+	               ? 0
+	               : -1;
 }
 
 static void wire_close(struct wire *wire)
@@ -112,19 +115,22 @@ static bool of_disk(const struct verify_record *record, const char *head, const 
 	return false;
 }
 
-static void judge_nodes(struct verify *verify, const struct verify_host *host, const struct verify_record *record, json_t *nodes)
+static void judge_nodes(struct verify *verify, const struct verify_host *host, const struct verify_record *record,
+                        json_t *nodes)
 {
 	size_t index, k;
 	json_t *node, *bitmap;
-	json_array_foreach(nodes, index, node) {
+	json_array_foreach(nodes, index, node)
+	{
 		const char *name = json_string_value(json_object_get(node, "node-name"));
 		if (!of_disk(record, "disk-", name) && !of_disk(record, "file-", name))
 			verify_fault(verify, "host %s: node %s was left behind in the block backend of %s", host->name,
 			             name != NULL ? name : "?", record->name);
-		json_array_foreach(json_object_get(node, "dirty-bitmaps"), k, bitmap) {
+		json_array_foreach(json_object_get(node, "dirty-bitmaps"), k, bitmap)
+		{
 			const char *what = json_string_value(json_object_get(bitmap, "name"));
-			verify_fault(verify, "host %s: bitmap %s was left behind in the block backend of %s", host->name,
-			             what != NULL ? what : "?", record->name);
+			verify_fault(verify, "host %s: bitmap %s was left behind in the block backend of %s",
+			             host->name, what != NULL ? what : "?", record->name);
 		}
 	}
 }
@@ -146,11 +152,12 @@ static void judge_backend(struct verify *verify, const struct verify_host *host,
 	if (nodes == NULL || exports == NULL)
 		verify_fault(verify, "host %s: the block backend of %s does not answer", host->name, record->name);
 	judge_nodes(verify, host, record, nodes);
-	json_array_foreach(exports, index, export) {
+	json_array_foreach(exports, index, export)
+	{
 		const char *id = json_string_value(json_object_get(export, "id"));
 		if (!of_disk(record, "guest-", id))
-			verify_fault(verify, "host %s: export %s was left behind in the block backend of %s", host->name,
-			             id != NULL ? id : "?", record->name);
+			verify_fault(verify, "host %s: export %s was left behind in the block backend of %s",
+			             host->name, id != NULL ? id : "?", record->name);
 	}
 	json_decref(greeting);
 	json_decref(ready);

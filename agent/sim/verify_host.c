@@ -69,7 +69,8 @@ static void find_owner(struct verify *verify, struct verify_guest *guest)
 			if (strcmp(record->uuid, guest->uuid) != 0 || strcmp(record->state, "running") != 0)
 				continue;
 			if (strcmp(record->guest, guest->guest) != 0)
-				verify_fault(verify, "guest %s: its record on %s says %s", guest->guest, host->name, record->guest);
+				verify_fault(verify, "guest %s: its record on %s says %s", guest->guest, host->name,
+				             record->guest);
 			size_t used = strlen(names);
 			snprintf(names + used, sizeof(names) - used, "%s%s", found > 0 ? " and " : "", host->name);
 			migrating = migrating || host->session_count > 0;
@@ -84,7 +85,8 @@ static void find_owner(struct verify *verify, struct verify_guest *guest)
 	if (!guest->destroyed && found == 0)
 		verify_fault(verify, "guest %s: is on no host", guest->guest);
 	if (found > 1 && !migrating)
-		verify_fault(verify, "guest %s: is on %s at once, and no journal knows of a migration", guest->guest, names);
+		verify_fault(verify, "guest %s: is on %s at once, and no journal knows of a migration", guest->guest,
+		             names);
 }
 
 void verify_owners(struct verify *verify)
@@ -100,9 +102,11 @@ void verify_owners(struct verify *verify)
 		for (size_t k = 0; k < host->record_count; k++) {
 			const struct verify_record *record = &host->records[k];
 			if (strcmp(record->state, "incoming") == 0 && !claimed_uuid(host, record->uuid))
-				verify_fault(verify, "host %s: incoming VM %s was left behind", host->name, record->name);
+				verify_fault(verify, "host %s: incoming VM %s was left behind", host->name,
+				             record->name);
 			if (strcmp(record->state, "destroying") == 0 && host->session_count == 0)
-				verify_fault(verify, "host %s: VM %s was not destroyed to the end", host->name, record->name);
+				verify_fault(verify, "host %s: VM %s was not destroyed to the end", host->name,
+				             record->name);
 			bool known = strcmp(record->state, "running") != 0;
 			for (size_t g = 0; g < verify->guest_count; g++)
 				known = known || strcmp(verify->guests[g].uuid, record->uuid) == 0;
@@ -144,15 +148,16 @@ static bool backend_of_record(struct verify_host *host, pid_t pid)
 	return false;
 }
 
-static void judge_process(struct verify *verify, struct verify_host *host, pid_t pid, const char *comm, const char *text,
-                          size_t bytes)
+static void judge_process(struct verify *verify, struct verify_host *host, pid_t pid, const char *comm,
+                          const char *text, size_t bytes)
 {
 	char path[VERIFY_PATH + 32];
 	if (strcmp(comm, "drover-guest") == 0) {
 		const char *name = option_of(text, bytes, "--name");
 		const struct verify_record *record = name != NULL ? verify_record_of(host, name) : NULL;
 		if (record == NULL || record->guest_pid != pid)
-			verify_fault(verify, "host %s: stray guest process %d (%s)", host->name, (int)pid, name != NULL ? name : "?");
+			verify_fault(verify, "host %s: stray guest process %d (%s)", host->name, (int)pid,
+			             name != NULL ? name : "?");
 	} else if (strncmp(comm, LEG_PREFIX, strlen(LEG_PREFIX)) == 0) {
 		const char *migration = option_of(text, bytes, "--migration");
 		if (migration == NULL || !verify_session_open(host, strtoll(migration, NULL, 10)))
@@ -185,7 +190,8 @@ static struct verify_host *host_in(struct verify *verify, const char *text, size
 
 void verify_processes(struct verify *verify)
 {
-	static const char *const known[] = { "drover-guest", "drover-agent", "qemu-storage-da", "qemu-nbd", "nbdkit", "tgtd" };
+	static const char *const known[] = { "drover-guest", "drover-agent", "qemu-storage-da",
+		                             "qemu-nbd",     "nbdkit",       "tgtd" };
 	char comm[64];
 	char *text = malloc(WORDS_BYTES);
 	struct dirent *entry;
@@ -227,8 +233,8 @@ static bool of_living_guest(const struct verify_host *host, const char *file)
 {
 	static const struct {
 		const char *head, *tail;
-	} kinds[] = { { "guest-", ".pid" }, { "guest-", ".sock" }, { "backend-", ".pid" }, { "qmp-", ".sock" },
-		      { "qmpleg-", ".sock" }, { "nbd-", ".sock" } };
+	} kinds[] = { { "guest-", ".pid" }, { "guest-", ".sock" },  { "backend-", ".pid" },
+		      { "qmp-", ".sock" },  { "qmpleg-", ".sock" }, { "nbd-", ".sock" } };
 	char name[VERIFY_NAME + 32];
 	for (size_t i = 0; i < host->record_count; i++) {
 		if (!host->records[i].guest_alive)
@@ -246,7 +252,8 @@ static bool of_living_guest(const struct verify_host *host, const char *file)
 static bool of_session(const struct verify_host *host, const char *file)
 {
 	const char *number = strchr(file, '-');
-	return number != NULL && isdigit((unsigned char)number[1]) && verify_session_open(host, strtoll(number + 1, NULL, 10));
+	return number != NULL && isdigit((unsigned char)number[1]) &&
+	       verify_session_open(host, strtoll(number + 1, NULL, 10));
 }
 
 static bool belongs_in_run(const struct verify_host *host, const char *file)
@@ -289,9 +296,15 @@ static void judge_folder(struct verify *verify, struct verify_host *host, const 
 		snprintf(path, sizeof(path), "%s/%s", dir, file);
 		bool good = claimed_path(host, path) || lstat(path, &st) != 0; /* gone since */
 		switch (place) {
-		case PLACE_RUN: good = good || belongs_in_run(host, file); break;
-		case PLACE_SR: good = good || belongs_in_sr(host, path); break;
-		case PLACE_VMS: good = good || belongs_in_vms(host, file); break;
+		case PLACE_RUN:
+			good = good || belongs_in_run(host, file);
+			break;
+		case PLACE_SR:
+			good = good || belongs_in_sr(host, path);
+			break;
+		case PLACE_VMS:
+			good = good || belongs_in_vms(host, file);
+			break;
 		}
 		if (!good)
 			verify_fault(verify, "host %s: %s was left behind", host->name, path);

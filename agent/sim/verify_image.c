@@ -14,20 +14,20 @@
 
 #define CHUNK_BLOCKS 256u
 #define CONVERT_MS 600000u
-#define STILL_MS 1500         /* a guest that does not tick for so long does not run */
+#define STILL_MS 1500 /* a guest that does not tick for so long does not run */
 #define LOOK_MS 20
-#define TORN_TRIES 20         /* a block is read while the backend writes it */
+#define TORN_TRIES 20 /* a block is read while the backend writes it */
 
 struct scan {
 	struct verify *verify;
 	const struct verify_guest *guest;
 	const struct verify_disk *disk;
-	unsigned index;               /* of the disk in the pattern */
+	unsigned index; /* of the disk in the pattern */
 	int fd;
-	uint64_t *last;               /* tick that wrote each block last, up to `tick` */
+	uint64_t *last; /* tick that wrote each block last, up to `tick` */
 	uint64_t blocks;
-	uint64_t tick;                /* acknowledged */
-	uint64_t forgiven;            /* ticks after this one may be lost: a power cut */
+	uint64_t tick;     /* acknowledged */
+	uint64_t forgiven; /* ticks after this one may be lost: a power cut */
 	uint64_t lost, lost_block, foreign, foreign_block, early, early_block;
 	uint64_t lost_tick, found_tick;
 };
@@ -95,13 +95,15 @@ static void judge_block(struct scan *scan, uint64_t block, uint64_t *words)
 			return;
 		}
 		nanosleep(&pause, NULL);
-		if (pread(scan->fd, words, PATTERN_PAGE_BYTES, (off_t)(block * PATTERN_PAGE_BYTES)) != PATTERN_PAGE_BYTES)
+		if (pread(scan->fd, words, PATTERN_PAGE_BYTES, (off_t)(block * PATTERN_PAGE_BYTES)) !=
+		    PATTERN_PAGE_BYTES)
 			return;
 	}
 	if (tick < scan->last[block]) {
 		note_lost(scan, block, tick);
 	} else if (tick > scan->last[block]) {
-		/* newer than what was acknowledged when we looked: then that tick must be one that writes here, and have come */
+		/* newer than what was acknowledged when we looked: then that tick must be one that writes here, and
+		 * have come */
 		if (tick <= scan->tick || !tick_writes(scan, tick, block) ||
 		    tick > verify_tick_now(scan->verify, scan->guest) + 1)
 			scan->early_block = scan->early++ == 0 ? block : scan->early_block;
@@ -166,21 +168,25 @@ static void report(struct scan *scan)
 {
 	const char *guest = scan->guest->guest, *disk = scan->disk->name;
 	if (scan->lost > 0)
-		verify_fault(scan->verify, "guest %s disk %s: %" PRIu64 " acknowledged writes are lost, the first is block %" PRIu64
-		                           " of tick %" PRIu64 " (there is tick %" PRIu64 ") in %s",
-		             guest, disk, scan->lost, scan->lost_block, scan->lost_tick, scan->found_tick, scan->disk->path);
+		verify_fault(scan->verify,
+		             "guest %s disk %s: %" PRIu64 " acknowledged writes are lost, the first is block %" PRIu64
+		             " of tick %" PRIu64 " (there is tick %" PRIu64 ") in %s",
+		             guest, disk, scan->lost, scan->lost_block, scan->lost_tick, scan->found_tick,
+		             scan->disk->path);
 	if (scan->foreign > 0)
-		verify_fault(scan->verify, "guest %s disk %s: %" PRIu64 " blocks hold what the guest never wrote, the first is block %"
-		                           PRIu64 " in %s",
+		verify_fault(scan->verify,
+		             "guest %s disk %s: %" PRIu64
+		             " blocks hold what the guest never wrote, the first is block %" PRIu64 " in %s",
 		             guest, disk, scan->foreign, scan->foreign_block, scan->disk->path);
 	if (scan->early > 0)
-		verify_fault(scan->verify, "guest %s disk %s: %" PRIu64 " blocks hold a tick that did not write there, the first is block %"
-		                           PRIu64 " in %s",
+		verify_fault(scan->verify,
+		             "guest %s disk %s: %" PRIu64
+		             " blocks hold a tick that did not write there, the first is block %" PRIu64 " in %s",
 		             guest, disk, scan->early, scan->early_block, scan->disk->path);
 }
 
-/* Raw images are read as they are, through the same page cache as the backend's writes; qcow2 is converted to a sparse copy
- * under `copy`. Returns a descriptor. */
+/* Raw images are read as they are, through the same page cache as the backend's writes; qcow2 is converted to a sparse
+ * copy under `copy`. Returns a descriptor. */
 static int open_image(const struct verify_disk *disk, char *copy, struct err *err)
 {
 	if (!disk->qcow2)
@@ -213,7 +219,8 @@ static void walk(const struct verify_guest *guest, uint64_t tick, uint64_t **las
 	}
 }
 
-static void judge_disk(struct verify *verify, const struct verify_guest *guest, unsigned index, uint64_t *last, uint64_t tick)
+static void judge_disk(struct verify *verify, const struct verify_guest *guest, unsigned index, uint64_t *last,
+                       uint64_t tick)
 {
 	struct err err = { 0 };
 	char copy[VERIFY_PATH] = "";
@@ -223,11 +230,18 @@ static void judge_disk(struct verify *verify, const struct verify_guest *guest, 
 		if (strcmp(guest->record->disks[i].name, guest->disks[index]) == 0)
 			disk = &guest->record->disks[i];
 	if (disk == NULL) {
-		verify_fault(verify, "guest %s: disk %s is missing on %s", guest->guest, guest->disks[index], guest->owner->name);
+		verify_fault(verify, "guest %s: disk %s is missing on %s", guest->guest, guest->disks[index],
+		             guest->owner->name);
 		return;
 	}
-	struct scan scan = { .verify = verify, .guest = guest, .disk = disk, .index = index, .last = last, .tick = tick,
-		             .blocks = guest->pattern.blocks[index], .forgiven = UINT64_MAX };
+	struct scan scan = { .verify = verify,
+		             .guest = guest,
+		             .disk = disk,
+		             .index = index,
+		             .last = last,
+		             .tick = tick,
+		             .blocks = guest->pattern.blocks[index],
+		             .forgiven = UINT64_MAX };
 	if (guest->owner->power_cut && disk->qcow2 && !guest->record->guest_alive)
 		scan.forgiven = tick > PATTERN_REDO_TICKS ? tick - PATTERN_REDO_TICKS : 0;
 	scan.fd = open_image(disk, copy, &err);
@@ -237,7 +251,8 @@ static void judge_disk(struct verify *verify, const struct verify_guest *guest, 
 		return;
 	}
 	if (fstat(scan.fd, &st) != 0 || (uint64_t)st.st_size != scan.blocks * PATTERN_PAGE_BYTES)
-		verify_fault(verify, "guest %s disk %s: %s has not the size of the disk", guest->guest, disk->name, disk->path);
+		verify_fault(verify, "guest %s disk %s: %s has not the size of the disk", guest->guest, disk->name,
+		             disk->path);
 	else if (scan_file(&scan) != 0)
 		verify_fault(verify, "guest %s disk %s: %s cannot be read", guest->guest, disk->name, disk->path);
 	report(&scan);
@@ -246,8 +261,8 @@ static void judge_disk(struct verify *verify, const struct verify_guest *guest, 
 		unlink(copy);
 }
 
-/* A backend keeps metadata of qcow2 to itself until the guest flushes: of what was acknowledged up to now, all is in the
- * file once the guest has run for two more flushes. One that does not tick has flushed already. */
+/* A backend keeps metadata of qcow2 to itself until the guest flushes: of what was acknowledged up to now, all is in
+ * the file once the guest has run for two more flushes. One that does not tick has flushed already. */
 static void wait_for_flush(const struct verify *verify, const struct verify_guest *guest)
 {
 	bool qcow2 = false;

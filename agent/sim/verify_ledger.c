@@ -48,9 +48,11 @@ static void judge_time(struct verify *verify, struct verify_guest *guest)
 			guest->move_gap_ms = gap_ms;
 	}
 	if (faults > 0)
-		verify_fault(verify, "guest %s: ran in two places at once or went back: tick %" PRIu64 " on %s came after tick %" PRIu64
-		                     " on %s (%" PRIu64 " times)",
-		             guest->guest, first->tick, host_of(verify, first), (first - 1)->tick, host_of(verify, first - 1), faults);
+		verify_fault(verify,
+		             "guest %s: ran in two places at once or went back: tick %" PRIu64
+		             " on %s came after tick %" PRIu64 " on %s (%" PRIu64 " times)",
+		             guest->guest, first->tick, host_of(verify, first), (first - 1)->tick,
+		             host_of(verify, first - 1), faults);
 }
 
 /* Runs of faults in one line. */
@@ -69,13 +71,16 @@ static void judge_ticks(struct verify *verify, struct verify_guest *guest)
 			continue;
 		}
 		if (line->tick > expected)
-			verify_fault(verify, "guest %s: ticks %" PRIu64 " to %" PRIu64 " were left out (before tick %" PRIu64 " on %s)",
+			verify_fault(verify,
+			             "guest %s: ticks %" PRIu64 " to %" PRIu64 " were left out (before tick %" PRIu64
+			             " on %s)",
 			             guest->guest, expected, line->tick - 1, line->tick, host_of(verify, line));
 		expected = line->tick + 1;
 		before = line;
 	}
 	if (twice > 0)
-		verify_fault(verify, "guest %s: %" PRIu64 " ticks were run twice, the first is tick %" PRIu64 " (%s and %s)",
+		verify_fault(verify,
+		             "guest %s: %" PRIu64 " ticks were run twice, the first is tick %" PRIu64 " (%s and %s)",
 		             guest->guest, twice, twice_from, host_of(verify, other - 1), host_of(verify, other));
 }
 
@@ -92,9 +97,9 @@ void verify_ledgers(struct verify *verify)
 /* The memory of a guest, as hashes, tick by tick. */
 struct replay {
 	const struct pattern *pattern;
-	uint64_t *hashes;      /* of each page as it is */
-	uint64_t *pending;     /* tick that wrote it last and is not hashed yet; 0: none */
-	uint64_t *pages;       /* those that are pending */
+	uint64_t *hashes;  /* of each page as it is */
+	uint64_t *pending; /* tick that wrote it last and is not hashed yet; 0: none */
+	uint64_t *pages;   /* those that are pending */
 	uint64_t page_count, page_room;
 	uint64_t sum;
 };
@@ -163,11 +168,13 @@ static int judge_memory(struct verify *verify, struct verify_guest *guest, struc
 		}
 	}
 	if (missing > 0)
-		verify_fault(verify, "guest %s: %" PRIu64 " ticks have no checksum where one is due, or one where none is", guest->guest,
-		             missing);
+		verify_fault(verify,
+		             "guest %s: %" PRIu64 " ticks have no checksum where one is due, or one where none is",
+		             guest->guest, missing);
 	if (wrong > 0)
-		verify_fault(verify, "guest %s: memory was not what the ticks wrote: checksum of tick %" PRIu64
-		                     " on %s is wrong (%" PRIu64 " of %" PRIu64 " are)",
+		verify_fault(verify,
+		             "guest %s: memory was not what the ticks wrote: checksum of tick %" PRIu64
+		             " on %s is wrong (%" PRIu64 " of %" PRIu64 " are)",
 		             guest->guest, first, host_of(verify, where), wrong, guest->checksums);
 	return 0;
 }

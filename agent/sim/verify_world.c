@@ -107,13 +107,14 @@ static void read_record(struct verify *verify, struct verify_host *host, const c
 	            text_of(root, "guest", record.guest, sizeof(record.guest)) &&
 	            text_of(root, "uuid", record.uuid, sizeof(record.uuid)) &&
 	            text_of(root, "state", record.state, sizeof(record.state));
-	json_array_foreach(json_object_get(root, "disks"), index, disk) {
+	json_array_foreach(json_object_get(root, "disks"), index, disk)
+	{
 		struct verify_disk *to = &record.disks[record.disk_count];
 		const char *format = json_string_value(json_object_get(disk, "format"));
 		if (!good || record.disk_count == VERIFY_DISKS)
 			break;
-		good = text_of(disk, "name", to->name, sizeof(to->name)) && text_of(disk, "path", to->path, sizeof(to->path)) &&
-		       format != NULL;
+		good = text_of(disk, "name", to->name, sizeof(to->name)) &&
+		       text_of(disk, "path", to->path, sizeof(to->path)) && format != NULL;
 		to->qcow2 = format != NULL && strcmp(format, "qcow2") == 0;
 		to->read_only = json_is_true(json_object_get(disk, "read_only"));
 		to->size_bytes = number_of(disk, "size");
@@ -178,8 +179,9 @@ static void column(sqlite3_stmt *stmt, int index, char *ret_text, size_t room)
 
 static int read_rows(sqlite3 *db, struct verify_host *host)
 {
-	static const char sessions[] = "SELECT s.migration, s.side = 1 AND coalesce(f.suspended, 0) AND NOT coalesce(f.resumed, 0)"
-				       " FROM session s LEFT JOIN facts f USING (migration, generation)";
+	static const char sessions[] =
+		"SELECT s.migration, s.side = 1 AND coalesce(f.suspended, 0) AND NOT coalesce(f.resumed, 0)"
+		" FROM session s LEFT JOIN facts f USING (migration, generation)";
 	static const char resources[] = "SELECT migration, kind, name, path, pid FROM resource";
 	sqlite3_stmt *stmt;
 	int got;
@@ -220,7 +222,8 @@ static void read_journal(struct verify *verify, struct verify_host *host)
 		bad = sqlite3_exec(db, "BEGIN", NULL, NULL, NULL) != SQLITE_OK || read_rows(db, host) != 0;
 	}
 	if (bad)
-		verify_fault(verify, "host %s: journal %s cannot be read: %s", host->name, path, db != NULL ? sqlite3_errmsg(db) : "");
+		verify_fault(verify, "host %s: journal %s cannot be read: %s", host->name, path,
+		             db != NULL ? sqlite3_errmsg(db) : "");
 	sqlite3_close_v2(db);
 }
 
@@ -239,7 +242,8 @@ static int read_guest(struct verify *verify, const char *path, struct verify_gue
 	pattern->write_bps = number_of(root, "disk_write");
 	pattern->fill_percent = (uint32_t)number_of(root, "fill");
 	guest->destroyed = json_is_true(json_object_get(root, "destroyed"));
-	json_array_foreach(json_object_get(root, "disks"), index, disk) {
+	json_array_foreach(json_object_get(root, "disks"), index, disk)
+	{
 		if (!good || index == VERIFY_DISKS)
 			break;
 		good = text_of(disk, "name", guest->disks[index], VERIFY_NAME);
@@ -306,7 +310,8 @@ static void take_line(struct verify *verify, unsigned host, const char *text, un
 	}
 	guest = guest_of(verify, name);
 	if (guest == NULL) {
-		verify_fault(verify, "host %s: ledger line %lu is of guest %s, which nobody made", verify->hosts[host].name, number, name);
+		verify_fault(verify, "host %s: ledger line %lu is of guest %s, which nobody made",
+		             verify->hosts[host].name, number, name);
 		return;
 	}
 	if (guest->line_count == guest->line_room) {
@@ -359,7 +364,8 @@ uint64_t verify_tick_now(const struct verify *verify, const struct verify_guest 
 		snprintf(path, sizeof(path), "%s/ledger", verify->hosts[i].home);
 		int fd = open(path, O_RDONLY | O_CLOEXEC);
 		off_t size = fd >= 0 ? lseek(fd, 0, SEEK_END) : 0;
-		ssize_t got = fd >= 0 ? pread(fd, text, TAIL_BYTES - 1, size >= TAIL_BYTES ? size - TAIL_BYTES + 1 : 0) : -1;
+		ssize_t got =
+			fd >= 0 ? pread(fd, text, TAIL_BYTES - 1, size >= TAIL_BYTES ? size - TAIL_BYTES + 1 : 0) : -1;
 		if (fd >= 0)
 			close(fd);
 		text[got > 0 ? got : 0] = '\0';
@@ -391,7 +397,8 @@ int verify_read(struct verify *verify, const char *dir, struct err *err)
 	json_t *root = json_load_file(path, 0, &why);
 	if (root == NULL)
 		return err_set(err, ERR_CONFIG, "no fleet in %s: %s", verify->dir, why.text);
-	json_array_foreach(json_object_get(root, "hosts"), index, host) {
+	json_array_foreach(json_object_get(root, "hosts"), index, host)
+	{
 		struct verify_host *to = &verify->hosts[verify->host_count];
 		if (verify->host_count == VERIFY_HOSTS || !text_of(host, "name", to->name, sizeof(to->name)))
 			break;

@@ -30,14 +30,14 @@ struct verify_record {
 	char name[VERIFY_NAME], guest[VERIFY_NAME], uuid[40], state[VERIFY_NAME];
 	unsigned disk_count;
 	struct verify_disk disks[VERIFY_DISKS];
-	pid_t guest_pid, backend_pid;  /* in the pid files; 0: none */
+	pid_t guest_pid, backend_pid; /* in the pid files; 0: none */
 	bool guest_alive, backend_alive;
 };
 
 /* A row of the journal's table `resource`. */
 struct verify_claim {
 	int64_t migration;
-	int kind;                     /* of agent/journal.h: VERIFY_KIND_... */
+	int kind; /* of agent/journal.h: VERIFY_KIND_... */
 	char name[VERIFY_NAME], path[VERIFY_PATH];
 	pid_t pid;
 };
@@ -47,13 +47,13 @@ struct verify_claim {
 /* A row of the journal's table `session`. */
 struct verify_session {
 	int64_t migration;
-	bool suspended_here;          /* as the source: suspended, and not resumed */
+	bool suspended_here; /* as the source: suspended, and not resumed */
 };
 
 struct verify_host {
 	char name[VERIFY_NAME], home[VERIFY_PATH];
 	bool agent_alive;
-	bool power_cut;               /* power-off came last: what was not flushed may be lost */
+	bool power_cut; /* power-off came last: what was not flushed may be lost */
 	struct verify_record *records;
 	size_t record_count;
 	struct verify_claim *claims;
@@ -68,7 +68,7 @@ struct verify_line {
 	int64_t at_ns;
 	uint64_t sum;
 	bool has_sum;
-	unsigned char host;           /* index */
+	unsigned char host; /* index */
 };
 
 /* DIR/guests/GUEST.json. */
@@ -78,22 +78,22 @@ struct verify_guest {
 	struct pattern pattern;
 	unsigned disk_count;
 	char disks[VERIFY_DISKS][VERIFY_NAME];
-	struct verify_line *lines;    /* all hosts'; sorted by tick, then time, once judged */
+	struct verify_line *lines; /* all hosts'; sorted by tick, then time, once judged */
 	size_t line_count, line_room;
 	uint64_t last_tick;
 	const struct verify_host *owner;
 	const struct verify_record *record;
 	/* figures */
-	double gap_ms, move_gap_ms;   /* largest; largest between two hosts */
+	double gap_ms, move_gap_ms; /* largest; largest between two hosts */
 	uint64_t checksums;
 };
 
 struct verify {
 	char dir[VERIFY_PATH];
-	FILE *out;                    /* NULL: faults go to the list only */
-	json_t *list;                 /* of faults */
+	FILE *out;    /* NULL: faults go to the list only */
+	json_t *list; /* of faults */
 	unsigned faults;
-	uint64_t bytes;               /* of images, checked */
+	uint64_t bytes; /* of images, checked */
 	unsigned host_count;
 	struct verify_host hosts[VERIFY_HOSTS];
 	struct verify_guest *guests;

@@ -53,8 +53,9 @@ static void fill_vm(struct msg_vm *vm, int n)
 	vm->memory_bytes = 256u << 20;
 	vm->vcpus = 1;
 	vm->disk_count = 1;
-	vm->disks[0] = (struct msg_disk){
-		.name = "xvda", .sr = "local", .format = FORMAT_RAW, .size_bytes = 1 << 20, .allocated_bytes = 4096};
+	vm->disks[0] = (struct msg_disk) {
+		.name = "xvda", .sr = "local", .format = FORMAT_RAW, .size_bytes = 1 << 20, .allocated_bytes = 4096
+	};
 	vm->nic_count = 1;
 	(void)snprintf(vm->nics[0].mac, sizeof(vm->nics[0].mac), "00:16:3e:00:00:%02x", n);
 	(void)snprintf(vm->nics[0].bridge, sizeof(vm->nics[0].bridge), "xenbr0");
@@ -63,7 +64,9 @@ static void fill_vm(struct msg_vm *vm, int n)
 static int leg_inventory(void)
 {
 	struct msg_vm vms[4];
-	struct msg_inventory inventory = {.memory_bytes = 4ull << 30, .memory_free_bytes = 1ull << 30, .vm_count = 4, .vms = vms};
+	struct msg_inventory inventory = {
+		.memory_bytes = 4ull << 30, .memory_free_bytes = 1ull << 30, .vm_count = 4, .vms = vms
+	};
 	void *blob;
 	size_t bytes;
 	(void)snprintf(inventory.hypervisor, sizeof(inventory.hypervisor), "sim");
@@ -104,8 +107,11 @@ static void leg_out(struct fake_leg *leg, struct msg *msg)
 
 static void leg_describe(const struct fake_leg *leg, struct msg_session *ret)
 {
-	*ret = (struct msg_session){.migration = leg->migration, .generation = leg->generation, .side = leg->side,
-	                            .facts = leg->facts, .phase = PHASE_COPYING};
+	*ret = (struct msg_session) { .migration = leg->migration,
+		                      .generation = leg->generation,
+		                      .side = leg->side,
+		                      .facts = leg->facts,
+		                      .phase = PHASE_COPYING };
 	if (leg->gone_back)
 		ret->phase = PHASE_ROLLED_BACK;
 	else if (verdict_of(&leg->facts) == VOTE_COMMIT)
@@ -115,7 +121,7 @@ static void leg_describe(const struct fake_leg *leg, struct msg_session *ret)
 	else if (leg->ready)
 		ret->phase = PHASE_READY;
 	if (leg->facts.running)
-		ret->budget = (struct msg_budget){.total_ms = 42, .suspend_ms = 2};
+		ret->budget = (struct msg_budget) { .total_ms = 42, .suspend_ms = 2 };
 }
 
 static void leg_report(struct fake_leg *leg)
@@ -128,8 +134,8 @@ static void leg_report(struct fake_leg *leg)
 
 static void leg_flag(struct fake_leg *leg, struct verdict_facts flag)
 {
-	struct verdict_local local = {.failed = leg->recover};
-	struct err err = {0};
+	struct verdict_local local = { .failed = leg->recover };
+	struct err err = { 0 };
 	if (journal_flag(leg->journal, leg->migration, leg->generation, &flag, &local, &leg->facts, &err) < 0)
 		log_error("leg: %s", err.text);
 }
@@ -137,26 +143,29 @@ static void leg_flag(struct fake_leg *leg, struct verdict_facts flag)
 /* What is due, in the order of the rules. */
 static void leg_due(struct fake_leg *leg, bool abort_asked)
 {
-	struct verdict_local local = {.granted = leg->granted, .complete = leg->granted && !leg->recover,
-	                              .failed = leg->recover, .abort_asked = abort_asked};
+	struct verdict_local local = { .granted = leg->granted,
+		                       .complete = leg->granted && !leg->recover,
+		                       .failed = leg->recover,
+		                       .abort_asked = abort_asked };
 	enum party self = party_of(leg->side);
 	for (;;) {
 		unsigned due = verdict_due(self, &leg->facts, &local);
 		if (due & (DUTY_CAST_COMMIT | DUTY_CAST_ABORT)) {
 			enum vote vote = due & DUTY_CAST_COMMIT ? VOTE_COMMIT : VOTE_ABORT;
-			if (journal_vote(leg->journal, leg->migration, leg->generation, leg->side, vote, &local, &leg->facts, NULL) < 0)
+			if (journal_vote(leg->journal, leg->migration, leg->generation, leg->side, vote, &local,
+			                 &leg->facts, NULL) < 0)
 				abort();
 		} else if (due & DUTY_RESUME) {
-			leg_flag(leg, (struct verdict_facts){.resumed = true});
+			leg_flag(leg, (struct verdict_facts) { .resumed = true });
 			leg->gone_back = true;
 		} else if (due & DUTY_RENOUNCE) {
-			if (journal_flag(leg->journal, leg->migration, leg->generation, &(struct verdict_facts){.renounced = true},
-			                 &local, &leg->facts, NULL) < 0)
+			if (journal_flag(leg->journal, leg->migration, leg->generation,
+			                 &(struct verdict_facts) { .renounced = true }, &local, &leg->facts, NULL) < 0)
 				abort();
 			leg->gone_back = true;
 		} else if (due & DUTY_ACTIVATE) {
-			leg_flag(leg, (struct verdict_facts){.activating = true});
-			leg_flag(leg, (struct verdict_facts){.running = true});
+			leg_flag(leg, (struct verdict_facts) { .activating = true });
+			leg_flag(leg, (struct verdict_facts) { .running = true });
 		} else {
 			break;
 		}
@@ -183,8 +192,8 @@ static void leg_command(struct fake_leg *leg, const struct msg *in)
 	} else if (command->step == STEP_SWITCH) {
 		leg->granted = true;
 		if (leg->side == SIDE_SOURCE && !leg->recover) {
-			leg_flag(leg, (struct verdict_facts){.suspended = true});
-			leg_flag(leg, (struct verdict_facts){.stream_ended = true});
+			leg_flag(leg, (struct verdict_facts) { .suspended = true });
+			leg_flag(leg, (struct verdict_facts) { .stream_ended = true });
 		}
 		leg_due(leg, false);
 	} else if (command->step == STEP_ABORT) {
@@ -194,7 +203,7 @@ static void leg_command(struct fake_leg *leg, const struct msg *in)
 			return;
 		}
 	} else if (command->step == STEP_RELEASE && leg->side == SIDE_SOURCE) {
-		leg_flag(leg, (struct verdict_facts){.released = true});
+		leg_flag(leg, (struct verdict_facts) { .released = true });
 	} else if (command->step == STEP_FORGET) {
 		leg->stop = true;
 	}
@@ -221,8 +230,8 @@ static void leg_message(struct fake_leg *leg)
 	} else if (msg_decode(packet, (size_t)got, msg, NULL) == 0) {
 		if (msg->kind == MSG_COMMAND)
 			leg_command(leg, msg);
-		else if (msg->kind == MSG_FACTS &&
-		         journal_facts_add(leg->journal, leg->migration, leg->generation, &msg->u.facts, &leg->facts, NULL) == 0)
+		else if (msg->kind == MSG_FACTS && journal_facts_add(leg->journal, leg->migration, leg->generation,
+		                                                     &msg->u.facts, &leg->facts, NULL) == 0)
 			leg_due(leg, false);
 		msg_free(msg);
 	}
@@ -231,7 +240,7 @@ static void leg_message(struct fake_leg *leg)
 
 static int leg_serve(struct fake_leg *leg)
 {
-	struct sockaddr_un address = {.sun_family = AF_UNIX};
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	(void)snprintf(address.sun_path, sizeof(address.sun_path), "%.80s/leg-%u.sock", leg->paths.run,
 	               (unsigned)leg->migration);
 	int listener = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
@@ -239,7 +248,7 @@ static int leg_serve(struct fake_leg *leg)
 	if (bind(listener, (struct sockaddr *)&address, sizeof(address)) < 0 || listen(listener, 4) < 0)
 		return 1;
 	while (!leg->stop) {
-		struct pollfd fds[2] = {{.fd = listener, .events = POLLIN}, {.fd = leg->fd, .events = POLLIN}};
+		struct pollfd fds[2] = { { .fd = listener, .events = POLLIN }, { .fd = leg->fd, .events = POLLIN } };
 		if (poll(fds, 2, 60000) <= 0)
 			return 2; /* the test is long over */
 		if (fds[1].revents)
@@ -257,7 +266,7 @@ static int leg_serve(struct fake_leg *leg)
 
 static int run_leg(int argc, char **argv)
 {
-	struct fake_leg leg = {.fd = -1};
+	struct fake_leg leg = { .fd = -1 };
 	const char *home = NULL;
 	char path[PATHS_MAX + 64];
 	struct journal_session row;

@@ -12,7 +12,7 @@ struct fake {
 	struct paths paths, coordinator;
 	struct bus_server *server;
 	struct proc_id agent;
-	int agent_status;     /* as waitpid() gives it, once the loop has seen its end */
+	int agent_status; /* as waitpid() gives it, once the loop has seen its end */
 	uint64_t epoch, sequence;
 	/* heard */
 	struct bus_peer peer;
@@ -20,10 +20,10 @@ struct fake {
 	struct msg_hello hello;
 	struct msg_answer answer[STEPS];
 	uint64_t answer_sequence[STEPS];
-	struct msg_session session;       /* newest report or heartbeat entry */
+	struct msg_session session; /* newest report or heartbeat entry */
 	unsigned session_count;
 	uint64_t digest;
-	struct msg_inventory inventory;   /* without VMs */
+	struct msg_inventory inventory; /* without VMs */
 	uint32_t vms;
 };
 
@@ -32,7 +32,7 @@ static char root[64], self[PATHS_MAX];
 
 static void reply(struct fake *f, struct msg *msg)
 {
-	struct err err = {0};
+	struct err err = { 0 };
 	msg->version = PROTOCOL_VERSION;
 	msg->epoch = f->epoch;
 	if (bus_send(f->server, &f->peer, msg, &err) < 0)
@@ -55,7 +55,8 @@ static void on_message(void *ctx, const struct bus_peer *peer, const struct msg 
 		f->hello = msg->u.hello;
 		f->hellos++;
 		struct msg *welcome = new_msg(MSG_WELCOME);
-		welcome->u.welcome = (struct msg_welcome){.version = PROTOCOL_VERSION, .cluster_id = "test", .heartbeat_ms = 100};
+		welcome->u.welcome =
+			(struct msg_welcome) { .version = PROTOCOL_VERSION, .cluster_id = "test", .heartbeat_ms = 100 };
 		reply(f, welcome);
 	} else if (msg->kind == MSG_HEARTBEAT) {
 		f->heartbeats++;
@@ -108,7 +109,7 @@ static void on_poll(void *ctx)
 #define wait_for(f, fn, arg) wait_at(f, fn, arg, #fn, __LINE__)
 static void wait_at(struct fake *f, bool (*holds)(struct fake *f, int arg), int arg, const char *what, int line)
 {
-	struct wait w = {.holds = holds, .f = f, .arg = arg, .until_ms = clock_ms(&clock_real) + DEADLINE_MS};
+	struct wait w = { .holds = holds, .f = f, .arg = arg, .until_ms = clock_ms(&clock_real) + DEADLINE_MS };
 	int timer = loop_timer(loop, 5, true, on_poll, &w, NULL);
 	(void)loop_run(loop, NULL);
 	loop_timer_end(loop, timer);
@@ -191,17 +192,18 @@ static void write_conf(struct fake *f, const char *extra)
 {
 	char path[2 * PATHS_MAX];
 	(void)snprintf(path, sizeof(path), "%s/agent.conf", f->paths.etc);
-	write_file(path,
-	           "host = a1\npool = A\nhypervisor = sim\ncoordinator = \"%s\"\nnetworks = {xenbr0}\nleg = \"%s\"\n%s\n"
-	           "sr local {\n type = dir\n path = \"sr\"\n}\n",
-	           bus_endpoint(f->server), self, extra);
+	write_file(
+		path,
+		"host = a1\npool = A\nhypervisor = sim\ncoordinator = \"%s\"\nnetworks = {xenbr0}\nleg = \"%s\"\n%s\n"
+		"sr local {\n type = dir\n path = \"sr\"\n}\n",
+		bus_endpoint(f->server), self, extra);
 }
 
 static void agent_start(struct fake *f)
 {
-	const char *const argv[] = {self, "agent", f->home, NULL};
+	const char *const argv[] = { self, "agent", f->home, NULL };
 	char log_path[PATHS_MAX + 64];
-	struct err err = {0};
+	struct err err = { 0 };
 	(void)snprintf(log_path, sizeof(log_path), "%s/agent.log", f->paths.run);
 	if (proc_start(&f->agent, argv, NULL, log_path, -1, PROC_DIE_WITH_US, &err) < 0)
 		fail_msg("%s", err.text);
@@ -232,7 +234,7 @@ static int setup(void **state)
 	static int serial;
 	struct fake *f = calloc(1, sizeof(*f));
 	char path[2 * PATHS_MAX], to[2 * PATHS_MAX];
-	struct err err = {0};
+	struct err err = { 0 };
 	f->epoch = 3;
 	loop_on_child(loop, on_child, f);
 	(void)snprintf(f->home, sizeof(f->home), "%s/%d", root, ++serial);
@@ -306,7 +308,7 @@ struct order {
 	bool dry_run;
 };
 
-static const struct order source_order = {.migration = 1, .generation = 1, .side = SIDE_SOURCE, .vm = 1};
+static const struct order source_order = { .migration = 1, .generation = 1, .side = SIDE_SOURCE, .vm = 1 };
 
 static void order(struct fake *f, const struct order *o, enum step step)
 {
@@ -342,7 +344,8 @@ static void ordered(struct fake *f, const struct order *o, enum step step, enum 
 	order(f, o, step);
 	wait_for(f, has_answer, (int)step);
 	if (f->answer[step].outcome != outcome)
-		fail_msg("%s: %s: %s", step_name(step), outcome_name(f->answer[step].outcome), f->answer[step].cause.text);
+		fail_msg("%s: %s: %s", step_name(step), outcome_name(f->answer[step].outcome),
+		         f->answer[step].cause.text);
 	assert_int_equal(f->answer_sequence[step], f->sequence);
 	assert_int_equal(f->answer[step].side, o->side);
 }

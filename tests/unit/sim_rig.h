@@ -62,16 +62,22 @@ static inline void rig_image(const char *path, enum disk_format format, uint64_t
 	char size[32];
 	struct err err = { 0 };
 	snprintf(size, sizeof(size), "%llu", (unsigned long long)bytes);
-	const char *argv[] = { "qemu-img", "create", "-q", "-f", format == FORMAT_QCOW2 ? "qcow2" : "raw", path, size, NULL };
+	const char *argv[] = { "qemu-img", "create", "-q", "-f", format == FORMAT_QCOW2 ? "qcow2" : "raw",
+		               path,       size,     NULL };
 	rig_ok(proc_run(argv, NULL, NULL, NULL, RIG_WAIT_MS, &err), &err);
 }
 
 /* A record of a VM with a raw and a qcow2 disk, if `disks`; not saved, not started. */
 static inline void rig_record(const struct paths *paths, const char *name, bool disks, struct sim_record *record)
 {
-	*record = (struct sim_record){ .state = SIM_RUNNING, .memory_bytes = (uint64_t)16 << 20, .vcpus = 1, .seed = 4711,
-		                       .tick_ms = 10, .dirty_bps = 4u << 20, .write_bps = disks ? 2u << 20 : 0,
-		                       .fill_percent = 20 };
+	*record = (struct sim_record) { .state = SIM_RUNNING,
+		                        .memory_bytes = (uint64_t)16 << 20,
+		                        .vcpus = 1,
+		                        .seed = 4711,
+		                        .tick_ms = 10,
+		                        .dirty_bps = 4u << 20,
+		                        .write_bps = disks ? 2u << 20 : 0,
+		                        .fill_percent = 20 };
 	snprintf(record->name, sizeof(record->name), "%s", name);
 	snprintf(record->guest, sizeof(record->guest), "%s", name);
 	memset(record->uuid, 0x5a, sizeof(record->uuid));

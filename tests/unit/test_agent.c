@@ -11,7 +11,7 @@
 
 static int run_agent(const char *home)
 {
-	struct err err = {0};
+	struct err err = { 0 };
 	struct paths paths;
 	struct agent *agent = NULL;
 	struct agent_conf *conf = calloc(1, sizeof(*conf));
@@ -60,10 +60,11 @@ static void happy_path__source__ends_forgotten(void **state)
 	wait_for(f, in_phase, PHASE_READY);
 	assert_true(f->progress > 0);
 	ordered(f, &source_order, STEP_SWITCH, OUTCOME_DONE);
-	send_facts(f, &source_order, (struct verdict_facts){.vote = {0, 0, VOTE_COMMIT}});
+	send_facts(f, &source_order, (struct verdict_facts) { .vote = { 0, 0, VOTE_COMMIT } });
 	wait_for(f, in_phase, PHASE_COMMITTED);
 	assert_int_equal(f->session.facts.vote[PARTY_SOURCE], VOTE_COMMIT);
-	send_facts(f, &source_order, (struct verdict_facts){.vote = {0, 0, VOTE_COMMIT}, .activating = true, .running = true});
+	send_facts(f, &source_order,
+	           (struct verdict_facts) { .vote = { 0, 0, VOTE_COMMIT }, .activating = true, .running = true });
 	ordered(f, &source_order, STEP_RELEASE, OUTCOME_DONE);
 	assert_true(f->answer[STEP_RELEASE].session.facts.released);
 	ordered(f, &source_order, STEP_FORGET, OUTCOME_DONE);
@@ -77,7 +78,7 @@ static void happy_path__source__ends_forgotten(void **state)
 	assert_int_equal(f->answer[STEP_CHECK].cause.code, ERR_STALE);
 }
 
-static const struct order dest_order = {.migration = 2, .generation = 1, .side = SIDE_DESTINATION, .vm = 9};
+static const struct order dest_order = { .migration = 2, .generation = 1, .side = SIDE_DESTINATION, .vm = 9 };
 
 static void happy_path__destination__claims_and_runs(void **state)
 {
@@ -95,7 +96,8 @@ static void happy_path__destination__claims_and_runs(void **state)
 	assert_string_equal(f->answer[STEP_PREPARE].endpoint, "127.0.0.1:4711");
 	ordered(f, &dest_order, STEP_COPY, OUTCOME_DONE);
 	ordered(f, &dest_order, STEP_SWITCH, OUTCOME_DONE);
-	send_facts(f, &dest_order, (struct verdict_facts){.vote = {0, VOTE_COMMIT, 0}, .suspended = true, .stream_ended = true});
+	send_facts(f, &dest_order,
+	           (struct verdict_facts) { .vote = { 0, VOTE_COMMIT, 0 }, .suspended = true, .stream_ended = true });
 	wait_for(f, in_phase, PHASE_COMMITTED);
 	ordered(f, &dest_order, STEP_RELEASE, OUTCOME_DONE);
 	assert_true(f->answer[STEP_RELEASE].session.facts.running);
@@ -203,7 +205,8 @@ static void leg_killed__after_its_vote__recovers_and_activates(void **state)
 	kill_leg(f, 2);
 	wait_for(f, has_starts, 2);
 	assert_int_equal(f->session.facts.vote[PARTY_DESTINATION], VOTE_COMMIT);
-	send_facts(f, &dest_order, (struct verdict_facts){.vote = {0, VOTE_COMMIT, 0}, .suspended = true, .stream_ended = true});
+	send_facts(f, &dest_order,
+	           (struct verdict_facts) { .vote = { 0, VOTE_COMMIT, 0 }, .suspended = true, .stream_ended = true });
 	wait_for(f, in_phase, PHASE_COMMITTED);
 	ordered(f, &dest_order, STEP_RELEASE, OUTCOME_DONE);
 	assert_true(f->answer[STEP_RELEASE].session.facts.running);
@@ -220,7 +223,7 @@ static void agent_killed__leg_lives__is_reached_again_not_started(void **state)
 	connect_agent(f);
 	assert_int_equal(f->hello.max_epoch, 3);
 	ordered(f, &source_order, STEP_SWITCH, OUTCOME_DONE);
-	send_facts(f, &source_order, (struct verdict_facts){.vote = {0, 0, VOTE_COMMIT}});
+	send_facts(f, &source_order, (struct verdict_facts) { .vote = { 0, 0, VOTE_COMMIT } });
 	wait_for(f, in_phase, PHASE_COMMITTED);
 	assert_int_equal(paths_read_pid(&f->paths, "leg-1", &after), 0);
 	assert_int_equal(before, after);
@@ -299,7 +302,7 @@ static void unknown__never_heard_of__abort_is_done_and_the_rest_refused(void **s
 {
 	struct fake *f = *state;
 	connect_agent(f);
-	struct order o = {.migration = 11, .generation = 1, .side = SIDE_SOURCE, .vm = 1};
+	struct order o = { .migration = 11, .generation = 1, .side = SIDE_SOURCE, .vm = 1 };
 	ordered(f, &o, STEP_PREPARE, OUTCOME_REFUSED);
 	assert_int_equal(f->answer[STEP_PREPARE].cause.code, ERR_HOST_LOST);
 	ordered(f, &o, STEP_ABORT, OUTCOME_DONE);
@@ -318,7 +321,7 @@ static void unknown__journal_was_lost__is_said(void **state)
 	char first[LIMIT_ID], path[PATHS_MAX + 64];
 	memcpy(first, f->hello.journal_id, sizeof(first));
 	agent_kill(f);
-	static const char *const names[] = {"journal.db", "journal.db-wal", "journal.db-shm"};
+	static const char *const names[] = { "journal.db", "journal.db-wal", "journal.db-shm" };
 	for (int i = 0; i < 3; i++) {
 		(void)snprintf(path, sizeof(path), "%s/%s", f->paths.lib, names[i]);
 		(void)unlink(path);
@@ -367,7 +370,9 @@ static void leg_logs__too_many__the_oldest_go(void **state)
 	for (int i = 0; i < LEG_LOGS_KEPT + 3; i++) {
 		(void)snprintf(path, sizeof(path), "%.400s/leg-%d.log", f->paths.run, 1000 + i);
 		write_file(path, "words");
-		assert_int_equal(utimensat(AT_FDCWD, path, (struct timespec[2]){{.tv_sec = i}, {.tv_sec = 1000 + i}}, 0), 0);
+		assert_int_equal(
+			utimensat(AT_FDCWD, path, (struct timespec[2]) { { .tv_sec = i }, { .tv_sec = 1000 + i } }, 0),
+			0);
 	}
 	(void)snprintf(path, sizeof(path), "%.400s/leg-1.log.txt", f->paths.run);
 	write_file(path, "not one of ours");
@@ -388,7 +393,7 @@ static void orphaned__copying__gives_up_by_itself(void **state)
 	f->server = NULL;
 	struct journal *journal = open_journal(f);
 	int64_t until_ms = clock_ms(&clock_real) + DEADLINE_MS;
-	struct journal_session row = {0};
+	struct journal_session row = { 0 };
 	while (row.core.state != SESSION_ROLLED_BACK && clock_ms(&clock_real) < until_ms) {
 		assert_int_equal(journal_session_get(journal, 1, 1, &row, NULL, NULL), 0);
 		(void)poll(NULL, 0, 20);
@@ -413,9 +418,12 @@ static void kept_disk__its_time_is_over__is_removed(void **state)
 	int64_t id;
 	uint64_t now_ms = (uint64_t)clock_real.wall_ms(&clock_real);
 	for (int i = 1; i <= 2; i++) {
-		struct journal_resource kept = {.migration = 7, .generation = 1, .kind = RESOURCE_SOURCE_DISK,
-		                                .state = RESOURCE_KEPT, .name = "xvda",
-		                                .kept_until_wall_ms = i == 1 ? now_ms - 1 : now_ms + 3600000};
+		struct journal_resource kept = { .migration = 7,
+			                         .generation = 1,
+			                         .kind = RESOURCE_SOURCE_DISK,
+			                         .state = RESOURCE_KEPT,
+			                         .name = "xvda",
+			                         .kept_until_wall_ms = i == 1 ? now_ms - 1 : now_ms + 3600000 };
 		(void)snprintf(kept.path, sizeof(kept.path), "%.200s/sr/disk%d", f->home, i);
 		write_file(kept.path, "data");
 		assert_int_equal(journal_resource_add(journal, &kept, &id, NULL), 0);

@@ -8,8 +8,14 @@
 
 #include "agent/sim/pattern.h"
 
-static const struct pattern sample = { .seed = 7, .pages = 1024, .tick_ms = 10, .dirty_bps = 1000000, .write_bps = 777777,
-	                               .fill_percent = 25, .disks = 2, .blocks = { 512, 2048 } };
+static const struct pattern sample = { .seed = 7,
+	                               .pages = 1024,
+	                               .tick_ms = 10,
+	                               .dirty_bps = 1000000,
+	                               .write_bps = 777777,
+	                               .fill_percent = 25,
+	                               .disks = 2,
+	                               .blocks = { 512, 2048 } };
 
 static void pattern__rates__no_page_is_lost_to_rounding(void **state)
 {
@@ -145,7 +151,7 @@ static void suspend__then_resume__stands_still_between(void **state)
 	long long tick = rig_ask(&host->paths, "web", "tick", NULL);
 	assert_int_equal(ledger_last(host), tick);
 	request(host, json_pack("{s:s}", "op", "suspend")); /* idempotent */
-	int64_t until_ms = disk_now_ms() + 50; /* many ticks' time */
+	int64_t until_ms = disk_now_ms() + 50;              /* many ticks' time */
 	while (disk_now_ms() < until_ms)
 		rig_pause();
 	assert_int_equal(rig_ask(&host->paths, "web", "tick", NULL), tick);
@@ -174,8 +180,9 @@ static void dirty_log__ticks_run__has_their_pages(void **state)
 	struct err err = { 0 };
 	int memory_fd, bitmap_fd;
 	uint64_t pages = host->record.memory_bytes / 4096, expected[64] = { 0 };
-	struct pattern pattern = { .seed = host->record.seed, .pages = pages, .tick_ms = 2,
-		                   .dirty_bps = host->record.dirty_bps };
+	struct pattern pattern = {
+		.seed = host->record.seed, .pages = pages, .tick_ms = 2, .dirty_bps = host->record.dirty_bps
+	};
 	assert_int_equal(pages, sizeof(expected) * 8);
 	rig_ok(sim_call_fds(&host->paths, "web", NULL, &memory_fd, &bitmap_fd, &err), &err);
 	uint64_t *bitmap = mmap(NULL, sizeof(expected), PROT_READ, MAP_SHARED, bitmap_fd, 0);

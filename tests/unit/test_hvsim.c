@@ -21,10 +21,10 @@ struct move {
 	int fds[2];
 	struct hypervisor_source *source;
 	struct hypervisor_dest *dest;
-	unsigned passes;              /* rounds before the suspension */
-	enum hypervisor_next last;    /* what is answered after them */
+	unsigned passes;           /* rounds before the suspension */
+	enum hypervisor_next last; /* what is answered after them */
 	bool suspending, suspended, sent;
-	uint64_t corrupt_at;          /* flips a bit of the stream's byte; 0: none */
+	uint64_t corrupt_at; /* flips a bit of the stream's byte; 0: none */
 	uint64_t count;
 	int send_result, receive_result;
 	struct err send_err, receive_err;
@@ -93,8 +93,12 @@ static void on_sent(void *ctx, uint64_t bytes, uint64_t took_ms)
 static void *send_it(void *ctx)
 {
 	struct move *move = ctx;
-	struct hypervisor_send send = { .ctx = move, .write = write_socket, .pass = after_pass, .suspending = on_suspending,
-		                        .suspended = on_suspended, .sent = on_sent };
+	struct hypervisor_send send = { .ctx = move,
+		                        .write = write_socket,
+		                        .pass = after_pass,
+		                        .suspending = on_suspending,
+		                        .suspended = on_suspended,
+		                        .sent = on_sent };
 	move->send_result = ops->source_send(move->source, &send, &move->send_err);
 	shutdown(move->fds[0], SHUT_WR);
 	return NULL;
@@ -190,8 +194,16 @@ static void copy_disks(struct move *move, struct hypervisor_image *images)
 		snprintf(image->path, sizeof(image->path), "%.100s/sr/disk%u", move->b.home, i);
 		image->format = move->plan.to[i].format;
 		image->size_bytes = move->record.disks[i].size_bytes;
-		const char *argv[] = { "qemu-img", "convert", "-U", "-f", i == 0 ? "raw" : "qcow2", "-O",
-			               i == 0 ? "qcow2" : "raw", move->record.disks[i].path, image->path, NULL };
+		const char *argv[] = { "qemu-img",
+			               "convert",
+			               "-U",
+			               "-f",
+			               i == 0 ? "raw" : "qcow2",
+			               "-O",
+			               i == 0 ? "qcow2" : "raw",
+			               move->record.disks[i].path,
+			               image->path,
+			               NULL };
 		rig_ok(proc_run(argv, NULL, NULL, NULL, RIG_WAIT_MS, &err), &err);
 	}
 }
@@ -406,15 +418,19 @@ static void source__guest_is_dead__is_suspended_says_unknown(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test_setup_teardown(migration__all_goes_well__goes_on_with_the_next_tick, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(
-			migration__aborted_after_the_copy__source_runs_again_and_destination_holds_nothing, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(migration__bit_flips_on_the_way__is_found, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(send__told_to_stop_between_rounds__guest_was_never_suspended, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(send__cancelled_while_the_guest_hangs__returns_within_200_ms, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(create__twice_for_one_migration__is_one_guest, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(create__host_has_too_little_memory__is_refused_and_leaves_nothing, set_up,
+		cmocka_unit_test_setup_teardown(migration__all_goes_well__goes_on_with_the_next_tick, set_up,
 		                                tear_down),
+		cmocka_unit_test_setup_teardown(
+			migration__aborted_after_the_copy__source_runs_again_and_destination_holds_nothing, set_up,
+			tear_down),
+		cmocka_unit_test_setup_teardown(migration__bit_flips_on_the_way__is_found, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(send__told_to_stop_between_rounds__guest_was_never_suspended, set_up,
+		                                tear_down),
+		cmocka_unit_test_setup_teardown(send__cancelled_while_the_guest_hangs__returns_within_200_ms, set_up,
+		                                tear_down),
+		cmocka_unit_test_setup_teardown(create__twice_for_one_migration__is_one_guest, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(create__host_has_too_little_memory__is_refused_and_leaves_nothing,
+		                                set_up, tear_down),
 		cmocka_unit_test_setup_teardown(create__name_with_a_slash__is_refused, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(receive__garbage__is_a_protocol_error, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(source__guest_is_dead__is_suspended_says_unknown, set_up, tear_down),

@@ -70,9 +70,13 @@ static int teardown(void **state)
 static struct journal_session row_of(uint64_t migration, uint32_t generation, enum side side)
 {
 	struct journal_session row = {
-		.migration = migration, .generation = generation, .side = side,
-		.core = {.state = SESSION_CHECKED, .side = side, .highest = STEP_CHECK, .sequence = 5},
-		.boot_id = "boot-1", .created_wall_ms = 1000 + (int64_t)migration};
+		.migration = migration,
+		.generation = generation,
+		.side = side,
+		.core = { .state = SESSION_CHECKED, .side = side, .highest = STEP_CHECK, .sequence = 5 },
+		.boot_id = "boot-1",
+		.created_wall_ms = 1000 + (int64_t)migration
+	};
 	return row;
 }
 
@@ -113,18 +117,25 @@ static void session__put_and_reopened__comes_back_whole(void **state)
 {
 	struct fixture *f = *state;
 	struct journal_session row = row_of(17, 2, SIDE_SOURCE), got;
-	row.core = (struct session_core){.state = SESSION_RELEASING, .side = SIDE_SOURCE, .ready = true, .leg_wanted = true,
-	                                 .leg_up = true, .abort_asked = true, .failed = true, .asked = STEP_RELEASE,
-	                                 .sequence = 1ull << 40, .highest = STEP_SWITCH};
+	row.core = (struct session_core) { .state = SESSION_RELEASING,
+		                           .side = SIDE_SOURCE,
+		                           .ready = true,
+		                           .leg_wanted = true,
+		                           .leg_up = true,
+		                           .abort_asked = true,
+		                           .failed = true,
+		                           .asked = STEP_RELEASE,
+		                           .sequence = 1ull << 40,
+		                           .highest = STEP_SWITCH };
 	err_set(&row.cause, ERR_NO_SPACE, "SR fast is 'full' (\xc3\xa4)");
-	row.leg = (struct proc_id){.pid = 4711, .start_ticks = 123456789012ull};
+	row.leg = (struct proc_id) { .pid = 4711, .start_ticks = 123456789012ull };
 	(void)snprintf(row.fingerprint, sizeof(row.fingerprint), "aa");
 	(void)snprintf(row.endpoint, sizeof(row.endpoint), "bb:1");
 	(void)snprintf(row.peer_fingerprint, sizeof(row.peer_fingerprint), "cc");
 	(void)snprintf(row.peer_endpoint, sizeof(row.peer_endpoint), "dd:2");
 	row.claim_memory_bytes = 1ull << 33;
 	row.kept_until_wall_ms = 1795000000000ull;
-	row.budget = (struct msg_budget){1, 2, 3, 4, 5, 6, 7};
+	row.budget = (struct msg_budget) { 1, 2, 3, 4, 5, 6, 7 };
 	struct msg_plan *plan = plan_of(1 << 20), *back = calloc(1, sizeof(*back));
 	assert_int_equal(journal_session_put(f->journal, &row, plan, NULL), 0);
 	row.core.state = SESSION_RELEASED;
@@ -132,7 +143,8 @@ static void session__put_and_reopened__comes_back_whole(void **state)
 	(void)reopen(f);
 	assert_int_equal(journal_session_get(f->journal, 17, 2, &got, back, NULL), 0);
 	assert_int_equal(got.core.state, SESSION_RELEASED);
-	assert_true(got.core.ready && got.core.leg_wanted && got.core.leg_up && got.core.abort_asked && got.core.failed);
+	assert_true(got.core.ready && got.core.leg_wanted && got.core.leg_up && got.core.abort_asked &&
+	            got.core.failed);
 	assert_int_equal(got.core.asked, STEP_RELEASE);
 	assert_int_equal(got.core.sequence, 1ull << 40);
 	assert_int_equal(got.core.highest, STEP_SWITCH);
@@ -161,7 +173,7 @@ static void session__not_there__is_unknown(void **state)
 	struct fixture *f = *state;
 	struct journal_session got;
 	struct err err;
-	struct verdict_facts facts = {0};
+	struct verdict_facts facts = { 0 };
 	assert_int_equal(journal_session_get(f->journal, 9, 1, &got, NULL, &err), -1);
 	assert_int_equal(err.code, ERR_UNKNOWN_ID);
 	assert_int_equal(journal_facts_add(f->journal, 9, 1, &facts, NULL, &err), -1);
@@ -221,7 +233,7 @@ static void identity__database_replaced__is_told(void **state)
 	assert_string_equal(journal_id(f->journal), first);
 	journal_close(f->journal);
 	f->journal = NULL;
-	static const char *const names[] = {"journal.db", "journal.db-wal", "journal.db-shm"};
+	static const char *const names[] = { "journal.db", "journal.db-wal", "journal.db-shm" };
 	for (int i = 0; i < 3; i++) {
 		(void)snprintf(path, sizeof(path), "%s/%s", f->paths.lib, names[i]);
 		(void)unlink(path);
@@ -237,7 +249,9 @@ static void forget__resources_left__is_refused(void **state)
 {
 	struct fixture *f = *state;
 	struct err err;
-	struct journal_resource r = {.migration = 5, .generation = 1, .kind = RESOURCE_DISK, .name = "xvda", .path = "/x"};
+	struct journal_resource r = {
+		.migration = 5, .generation = 1, .kind = RESOURCE_DISK, .name = "xvda", .path = "/x"
+	};
 	put(f, row_of(5, 1, SIDE_DESTINATION));
 	assert_int_equal(journal_resource_add(f->journal, &r, &r.id, NULL), 0);
 	assert_int_equal(journal_session_forget(f->journal, 5, 1, &err), -1);
@@ -264,8 +278,12 @@ static void resources__several__are_newest_first_and_whole(void **state)
 	size_t count;
 	int64_t id;
 	for (int i = 0; i < 20; i++) {
-		struct journal_resource r = {.migration = 5 + (uint64_t)i % 2, .generation = 1, .kind = RESOURCE_EXPORT,
-		                             .process = {.pid = 100 + i, .start_ticks = 7}, .bytes = 1ull << 40, .note = "n"};
+		struct journal_resource r = { .migration = 5 + (uint64_t)i % 2,
+			                      .generation = 1,
+			                      .kind = RESOURCE_EXPORT,
+			                      .process = { .pid = 100 + i, .start_ticks = 7 },
+			                      .bytes = 1ull << 40,
+			                      .note = "n" };
 		assert_int_equal(journal_resource_add(f->journal, &r, &id, NULL), 0);
 	}
 	assert_int_equal(journal_resource_list(f->journal, 6, 1, &list, &count, NULL), 0);
@@ -321,13 +339,13 @@ static void claims__live_destinations__count_until_the_host_shows_them(void **st
 	assert_int_equal(journal_session_put(f->journal, &row, plan, NULL), 0);
 	assert_int_equal(journal_session_put(f->journal, &source, plan, NULL), 0); /* claims nothing */
 	expect_claims(f, 100, 10 << 20);
-	struct journal_resource reserve = {.migration = 1, .generation = 1, .kind = RESOURCE_RESERVE, .name = "xvda"};
+	struct journal_resource reserve = { .migration = 1, .generation = 1, .kind = RESOURCE_RESERVE, .name = "xvda" };
 	assert_int_equal(journal_resource_add(f->journal, &reserve, &reserve.id, NULL), 0);
 	expect_claims(f, 100, 10 << 20); /* an intent holds nothing yet */
 	reserve.state = RESOURCE_MADE;
 	assert_int_equal(journal_resource_update(f->journal, &reserve, NULL), 0);
 	expect_claims(f, 100, 0);
-	struct journal_resource vm = {.migration = 1, .generation = 1, .kind = RESOURCE_VM, .state = RESOURCE_MADE};
+	struct journal_resource vm = { .migration = 1, .generation = 1, .kind = RESOURCE_VM, .state = RESOURCE_MADE };
 	assert_int_equal(journal_resource_add(f->journal, &vm, &vm.id, NULL), 0);
 	expect_claims(f, 0, 0);
 	assert_int_equal(journal_resource_gone(f->journal, vm.id, NULL), 0);
@@ -344,19 +362,22 @@ static void facts__added__only_grow(void **state)
 {
 	struct fixture *f = *state;
 	struct err err;
-	struct verdict_facts facts, none = {0};
+	struct verdict_facts facts, none = { 0 };
 	put(f, row_of(1, 1, SIDE_SOURCE));
 	assert_int_equal(journal_facts_add(f->journal, 1, 1,
-	                                   &(struct verdict_facts){.vote = {0, 0, VOTE_COMMIT}, .suspended = true}, &facts, NULL),
+	                                   &(struct verdict_facts) { .vote = { 0, 0, VOTE_COMMIT }, .suspended = true },
+	                                   &facts, NULL),
 	                 0);
 	assert_int_equal(facts.vote[PARTY_DESTINATION], VOTE_COMMIT);
 	assert_int_equal(journal_facts_add(f->journal, 1, 1, &none, &facts, NULL), 0);
 	assert_true(facts.suspended);
 	assert_int_equal(journal_facts_add(f->journal, 1, 1,
-	                                   &(struct verdict_facts){.vote = {0, 0, VOTE_ABORT}, .running = true}, NULL, &err), -1);
+	                                   &(struct verdict_facts) { .vote = { 0, 0, VOTE_ABORT }, .running = true },
+	                                   NULL, &err),
+	                 -1);
 	assert_int_equal(err.code, ERR_CONFLICT);
 	assert_int_equal(journal_facts_add(f->journal, 1, 1, &none, &facts, NULL), 0);
-	assert_false(facts.running); /* nothing of a liar's news was taken */
+	assert_false(facts.running);       /* nothing of a liar's news was taken */
 	put(f, row_of(1, 1, SIDE_SOURCE)); /* and a row says nothing about facts */
 	(void)reopen(f);
 	assert_int_equal(journal_facts_add(f->journal, 1, 1, &none, &facts, NULL), 0);
@@ -368,12 +389,16 @@ static void database__whoever_writes__refuses_to_unsay_a_fact(void **state)
 	struct fixture *f = *state;
 	struct err err;
 	put(f, row_of(1, 1, SIDE_SOURCE));
-	assert_int_equal(db_exec(f->journal->db, &err, "UPDATE facts SET vote_source = 1, vote_destination = 2,"
+	assert_int_equal(db_exec(f->journal->db, &err,
+	                         "UPDATE facts SET vote_source = 1, vote_destination = 2,"
 	                         " vote_coordinator = 2, suspended = 1, stream_ended = 1, resumed = 1, released = 1,"
-	                         " activating = 1, running = 1, renounced = 1", ""), 0);
-	static const char *const unsaid[] = {
-		"vote_source = 2", "vote_source = 0", "vote_destination = 1", "vote_coordinator = 0", "suspended = 0",
-		"stream_ended = 0", "resumed = 0", "released = 0", "activating = 0", "running = 0", "renounced = 0"};
+	                         " activating = 1, running = 1, renounced = 1",
+	                         ""),
+	                 0);
+	static const char *const unsaid[] = { "vote_source = 2",      "vote_source = 0", "vote_destination = 1",
+		                              "vote_coordinator = 0", "suspended = 0",   "stream_ended = 0",
+		                              "resumed = 0",          "released = 0",    "activating = 0",
+		                              "running = 0",          "renounced = 0" };
 	for (size_t i = 0; i < sizeof(unsaid) / sizeof(unsaid[0]); i++) {
 		char sql[128];
 		(void)snprintf(sql, sizeof(sql), "UPDATE facts SET %s", unsaid[i]);
@@ -389,7 +414,7 @@ struct rule {
 	struct verdict_facts facts;
 	struct verdict_local local;
 	enum side side;
-	enum vote vote;           /* NONE: the flag */
+	enum vote vote; /* NONE: the flag */
 	struct verdict_facts flag;
 	bool allowed;
 };
@@ -397,47 +422,197 @@ struct rule {
 #define C VOTE_COMMIT
 #define A VOTE_ABORT
 static const struct rule rules[] = {
-	{"V1 suspended, ended, D's commit", {.vote = {0, 0, C}, .suspended = true, .stream_ended = true}, {0}, SIDE_SOURCE, C, {.vote = {0}}, true},
-	{"V1 D's commit not heard", {.suspended = true, .stream_ended = true}, {0}, SIDE_SOURCE, C, {.vote = {0}}, false},
-	{"V1 stream not ended", {.vote = {0, 0, C}, .suspended = true}, {0}, SIDE_SOURCE, C, {.vote = {0}}, false},
-	{"V2 before the end", {.suspended = true}, {.failed = true}, SIDE_SOURCE, A, {.vote = {0}}, true},
-	{"V3 after the end, nobody asks", {.suspended = true, .stream_ended = true}, {.failed = true}, SIDE_SOURCE, A, {.vote = {0}}, false},
-	{"V3 C asks, D not heard", {.suspended = true, .stream_ended = true}, {.abort_asked = true}, SIDE_SOURCE, A, {.vote = {0}}, true},
-	{"V3 C asks, D committed", {.vote = {0, 0, C}, .suspended = true, .stream_ended = true}, {.abort_asked = true}, SIDE_SOURCE, A, {.vote = {0}}, false},
-	{"V4 whole copy", {.stream_ended = true}, {.granted = true, .complete = true}, SIDE_DESTINATION, C, {.vote = {0}}, true},
-	{"V4 not whole", {.stream_ended = true}, {.granted = true}, SIDE_DESTINATION, C, {.vote = {0}}, false},
-	{"V4 not granted", {.stream_ended = true}, {.complete = true}, SIDE_DESTINATION, C, {.vote = {0}}, false},
-	{"V4 failed", {.vote = {0}}, {.failed = true}, SIDE_DESTINATION, A, {.vote = {0}}, true},
-	{"V4 abort after activating", {.vote = {C, 0, C}, .activating = true}, {.abort_asked = true}, SIDE_DESTINATION, A, {.vote = {0}}, false},
-	{"a second vote", {.vote = {0, A, 0}, .suspended = true, .stream_ended = true}, {0}, SIDE_SOURCE, C, {.vote = {0}}, false},
-	{"the same vote", {.vote = {0, A, 0}}, {0}, SIDE_SOURCE, A, {.vote = {0}}, true},
-	{"V11 journal lost", {.vote = {0}}, {.failed = true, .journal_lost = true}, SIDE_SOURCE, A, {.vote = {0}}, false},
-	{"no vote is no vote", {.vote = {0}}, {.failed = true}, SIDE_SOURCE, VOTE_NONE, {.vote = {0}}, false},
-	{"V6 two commits", {.vote = {0, C, C}}, {0}, SIDE_DESTINATION, 0, {.activating = true}, true},
-	{"V6 one commit", {.vote = {0, 0, C}}, {0}, SIDE_DESTINATION, 0, {.activating = true}, false},
-	{"V6 not D's own", {.vote = {C, C, 0}}, {0}, SIDE_DESTINATION, 0, {.activating = true}, false},
-	{"V6 renounced", {.vote = {0, C, C}, .renounced = true}, {0}, SIDE_DESTINATION, 0, {.activating = true}, false},
-	{"V6 runs without activating", {.vote = {0, C, C}}, {0}, SIDE_DESTINATION, 0, {.running = true}, false},
-	{"V6 runs", {.vote = {0, C, C}, .activating = true}, {0}, SIDE_DESTINATION, 0, {.running = true}, true},
-	{"V7 an abort is heard", {.vote = {0, A, 0}}, {0}, SIDE_DESTINATION, 0, {.renounced = true}, true},
-	{"V7 no reason", {.vote = {0}}, {0}, SIDE_DESTINATION, 0, {.renounced = true}, false},
-	{"V7 two commits", {.vote = {0, C, C}}, {0}, SIDE_DESTINATION, 0, {.renounced = true}, false},
-	{"V7 activating", {.vote = {0, C, C}, .activating = true}, {.image_gone = true}, SIDE_DESTINATION, 0, {.renounced = true}, false},
-	{"V7 unpause failed", {.vote = {0, C, C}, .activating = true}, {.unpause_failed = true}, SIDE_DESTINATION, 0, {.renounced = true}, true},
-	{"V8 two aborts", {.vote = {A, A, 0}, .stream_ended = true}, {0}, SIDE_SOURCE, 0, {.resumed = true}, true},
-	{"V8 one abort", {.vote = {0, A, 0}, .stream_ended = true}, {0}, SIDE_SOURCE, 0, {.resumed = true}, false},
-	{"V8 V2", {.vote = {0, A, 0}}, {0}, SIDE_SOURCE, 0, {.resumed = true}, true},
-	{"V8 D renounced", {.vote = {0, C, C}, .renounced = true}, {0}, SIDE_SOURCE, 0, {.resumed = true}, true},
-	{"V8 two commits", {.vote = {0, C, C}}, {0}, SIDE_SOURCE, 0, {.resumed = true}, false},
-	{"V10 D runs", {.vote = {0, C, C}, .activating = true, .running = true}, {0}, SIDE_SOURCE, 0, {.released = true}, true},
-	{"V10 D does not run yet", {.vote = {0, C, C}, .activating = true}, {0}, SIDE_SOURCE, 0, {.released = true}, false},
-	{"end of stream", {.suspended = true}, {0}, SIDE_SOURCE, 0, {.stream_ended = true}, true},
-	{"end of stream after S's abort", {.vote = {0, A, 0}, .suspended = true}, {0}, SIDE_SOURCE, 0, {.stream_ended = true}, false},
-	{"suspend", {.vote = {0}}, {0}, SIDE_SOURCE, 0, {.suspended = true}, true},
-	{"suspend after S's abort", {.vote = {0, A, 0}}, {0}, SIDE_SOURCE, 0, {.suspended = true}, false},
-	{"set already", {.vote = {0, A, 0}, .suspended = true}, {0}, SIDE_SOURCE, 0, {.suspended = true}, true},
-	{"two flags", {.vote = {0}}, {0}, SIDE_SOURCE, 0, {.suspended = true, .stream_ended = true}, false},
-	{"no flag", {.vote = {0}}, {0}, SIDE_SOURCE, 0, {.vote = {0}}, false},
+	{ "V1 suspended, ended, D's commit",
+	  { .vote = { 0, 0, C }, .suspended = true, .stream_ended = true },
+	  { 0 },
+	  SIDE_SOURCE,
+	  C,
+	  { .vote = { 0 } },
+	  true },
+	{ "V1 D's commit not heard",
+	  { .suspended = true, .stream_ended = true },
+	  { 0 },
+	  SIDE_SOURCE,
+	  C,
+	  { .vote = { 0 } },
+	  false },
+	{ "V1 stream not ended",
+	  { .vote = { 0, 0, C }, .suspended = true },
+	  { 0 },
+	  SIDE_SOURCE,
+	  C,
+	  { .vote = { 0 } },
+	  false },
+	{ "V2 before the end", { .suspended = true }, { .failed = true }, SIDE_SOURCE, A, { .vote = { 0 } }, true },
+	{ "V3 after the end, nobody asks",
+	  { .suspended = true, .stream_ended = true },
+	  { .failed = true },
+	  SIDE_SOURCE,
+	  A,
+	  { .vote = { 0 } },
+	  false },
+	{ "V3 C asks, D not heard",
+	  { .suspended = true, .stream_ended = true },
+	  { .abort_asked = true },
+	  SIDE_SOURCE,
+	  A,
+	  { .vote = { 0 } },
+	  true },
+	{ "V3 C asks, D committed",
+	  { .vote = { 0, 0, C }, .suspended = true, .stream_ended = true },
+	  { .abort_asked = true },
+	  SIDE_SOURCE,
+	  A,
+	  { .vote = { 0 } },
+	  false },
+	{ "V4 whole copy",
+	  { .stream_ended = true },
+	  { .granted = true, .complete = true },
+	  SIDE_DESTINATION,
+	  C,
+	  { .vote = { 0 } },
+	  true },
+	{ "V4 not whole",
+	  { .stream_ended = true },
+	  { .granted = true },
+	  SIDE_DESTINATION,
+	  C,
+	  { .vote = { 0 } },
+	  false },
+	{ "V4 not granted",
+	  { .stream_ended = true },
+	  { .complete = true },
+	  SIDE_DESTINATION,
+	  C,
+	  { .vote = { 0 } },
+	  false },
+	{ "V4 failed", { .vote = { 0 } }, { .failed = true }, SIDE_DESTINATION, A, { .vote = { 0 } }, true },
+	{ "V4 abort after activating",
+	  { .vote = { C, 0, C }, .activating = true },
+	  { .abort_asked = true },
+	  SIDE_DESTINATION,
+	  A,
+	  { .vote = { 0 } },
+	  false },
+	{ "a second vote",
+	  { .vote = { 0, A, 0 }, .suspended = true, .stream_ended = true },
+	  { 0 },
+	  SIDE_SOURCE,
+	  C,
+	  { .vote = { 0 } },
+	  false },
+	{ "the same vote", { .vote = { 0, A, 0 } }, { 0 }, SIDE_SOURCE, A, { .vote = { 0 } }, true },
+	{ "V11 journal lost",
+	  { .vote = { 0 } },
+	  { .failed = true, .journal_lost = true },
+	  SIDE_SOURCE,
+	  A,
+	  { .vote = { 0 } },
+	  false },
+	{ "no vote is no vote",
+	  { .vote = { 0 } },
+	  { .failed = true },
+	  SIDE_SOURCE,
+	  VOTE_NONE,
+	  { .vote = { 0 } },
+	  false },
+	{ "V6 two commits", { .vote = { 0, C, C } }, { 0 }, SIDE_DESTINATION, 0, { .activating = true }, true },
+	{ "V6 one commit", { .vote = { 0, 0, C } }, { 0 }, SIDE_DESTINATION, 0, { .activating = true }, false },
+	{ "V6 not D's own", { .vote = { C, C, 0 } }, { 0 }, SIDE_DESTINATION, 0, { .activating = true }, false },
+	{ "V6 renounced",
+	  { .vote = { 0, C, C }, .renounced = true },
+	  { 0 },
+	  SIDE_DESTINATION,
+	  0,
+	  { .activating = true },
+	  false },
+	{ "V6 runs without activating",
+	  { .vote = { 0, C, C } },
+	  { 0 },
+	  SIDE_DESTINATION,
+	  0,
+	  { .running = true },
+	  false },
+	{ "V6 runs",
+	  { .vote = { 0, C, C }, .activating = true },
+	  { 0 },
+	  SIDE_DESTINATION,
+	  0,
+	  { .running = true },
+	  true },
+	{ "V7 an abort is heard", { .vote = { 0, A, 0 } }, { 0 }, SIDE_DESTINATION, 0, { .renounced = true }, true },
+	{ "V7 no reason", { .vote = { 0 } }, { 0 }, SIDE_DESTINATION, 0, { .renounced = true }, false },
+	{ "V7 two commits", { .vote = { 0, C, C } }, { 0 }, SIDE_DESTINATION, 0, { .renounced = true }, false },
+	{ "V7 activating",
+	  { .vote = { 0, C, C }, .activating = true },
+	  { .image_gone = true },
+	  SIDE_DESTINATION,
+	  0,
+	  { .renounced = true },
+	  false },
+	{ "V7 unpause failed",
+	  { .vote = { 0, C, C }, .activating = true },
+	  { .unpause_failed = true },
+	  SIDE_DESTINATION,
+	  0,
+	  { .renounced = true },
+	  true },
+	{ "V8 two aborts",
+	  { .vote = { A, A, 0 }, .stream_ended = true },
+	  { 0 },
+	  SIDE_SOURCE,
+	  0,
+	  { .resumed = true },
+	  true },
+	{ "V8 one abort",
+	  { .vote = { 0, A, 0 }, .stream_ended = true },
+	  { 0 },
+	  SIDE_SOURCE,
+	  0,
+	  { .resumed = true },
+	  false },
+	{ "V8 V2", { .vote = { 0, A, 0 } }, { 0 }, SIDE_SOURCE, 0, { .resumed = true }, true },
+	{ "V8 D renounced",
+	  { .vote = { 0, C, C }, .renounced = true },
+	  { 0 },
+	  SIDE_SOURCE,
+	  0,
+	  { .resumed = true },
+	  true },
+	{ "V8 two commits", { .vote = { 0, C, C } }, { 0 }, SIDE_SOURCE, 0, { .resumed = true }, false },
+	{ "V10 D runs",
+	  { .vote = { 0, C, C }, .activating = true, .running = true },
+	  { 0 },
+	  SIDE_SOURCE,
+	  0,
+	  { .released = true },
+	  true },
+	{ "V10 D does not run yet",
+	  { .vote = { 0, C, C }, .activating = true },
+	  { 0 },
+	  SIDE_SOURCE,
+	  0,
+	  { .released = true },
+	  false },
+	{ "end of stream", { .suspended = true }, { 0 }, SIDE_SOURCE, 0, { .stream_ended = true }, true },
+	{ "end of stream after S's abort",
+	  { .vote = { 0, A, 0 }, .suspended = true },
+	  { 0 },
+	  SIDE_SOURCE,
+	  0,
+	  { .stream_ended = true },
+	  false },
+	{ "suspend", { .vote = { 0 } }, { 0 }, SIDE_SOURCE, 0, { .suspended = true }, true },
+	{ "suspend after S's abort", { .vote = { 0, A, 0 } }, { 0 }, SIDE_SOURCE, 0, { .suspended = true }, false },
+	{ "set already",
+	  { .vote = { 0, A, 0 }, .suspended = true },
+	  { 0 },
+	  SIDE_SOURCE,
+	  0,
+	  { .suspended = true },
+	  true },
+	{ "two flags", { .vote = { 0 } }, { 0 }, SIDE_SOURCE, 0, { .suspended = true, .stream_ended = true }, false },
+	{ "no flag", { .vote = { 0 } }, { 0 }, SIDE_SOURCE, 0, { .vote = { 0 } }, false },
 };
 #undef C
 #undef A
@@ -447,14 +622,15 @@ static void rules__each__is_kept_by_the_journal(void **state)
 	struct fixture *f = *state;
 	for (size_t i = 0; i < sizeof(rules) / sizeof(rules[0]); i++) {
 		const struct rule *rule = &rules[i];
-		struct verdict_facts after = {0}, none = {0};
-		struct err err = {0};
+		struct verdict_facts after = { 0 }, none = { 0 };
+		struct err err = { 0 };
 		uint64_t migration = i + 1;
 		put(f, row_of(migration, 1, rule->side));
 		assert_int_equal(journal_facts_add(f->journal, migration, 1, &rule->facts, NULL, NULL), 0);
 		bool flag = rule->vote == VOTE_NONE && strcmp(rule->what, "no vote is no vote") != 0;
 		int rc = flag ? journal_flag(f->journal, migration, 1, &rule->flag, &rule->local, &after, &err)
-		              : journal_vote(f->journal, migration, 1, rule->side, rule->vote, &rule->local, &after, &err);
+		              : journal_vote(f->journal, migration, 1, rule->side, rule->vote, &rule->local, &after,
+		                             &err);
 		if ((rc == 0) != rule->allowed)
 			fail_msg("%s: %s", rule->what, rc == 0 ? "was allowed" : err.text);
 		struct verdict_facts stored;
@@ -477,7 +653,7 @@ static void rules__each__is_kept_by_the_journal(void **state)
 static int cast_one(const struct paths *paths, enum vote vote, uint64_t migration)
 {
 	struct journal *journal;
-	struct verdict_local local = {.granted = true, .complete = vote == VOTE_COMMIT, .failed = vote == VOTE_ABORT};
+	struct verdict_local local = { .granted = true, .complete = vote == VOTE_COMMIT, .failed = vote == VOTE_ABORT };
 	struct err err;
 	if (journal_open(&journal, paths, &err) < 0)
 		return 2;
@@ -530,8 +706,10 @@ static void *add_resources(void *arg)
 	struct adder *adder = arg;
 	int64_t id;
 	for (int i = 0; i < 30; i++) {
-		struct journal_resource r = {.migration = 1, .generation = 1, .kind = (enum resource_kind)adder->kind};
-		struct verdict_facts facts = {.suspended = true};
+		struct journal_resource r = { .migration = 1,
+			                      .generation = 1,
+			                      .kind = (enum resource_kind)adder->kind };
+		struct verdict_facts facts = { .suspended = true };
 		if (journal_resource_add(adder->journal, &r, &id, NULL) < 0 ||
 		    journal_facts_add(adder->journal, 1, 1, &facts, NULL, NULL) < 0)
 			return arg;
@@ -546,7 +724,7 @@ static void handle__several_threads__share_it(void **state)
 	struct adder adders[3];
 	put(f, row_of(1, 1, SIDE_SOURCE));
 	for (int i = 0; i < 3; i++) {
-		adders[i] = (struct adder){.journal = f->journal, .kind = i + 1};
+		adders[i] = (struct adder) { .journal = f->journal, .kind = i + 1 };
 		assert_int_equal(pthread_create(&threads[i], NULL, add_resources, &adders[i]), 0);
 	}
 	for (int i = 0; i < 3; i++) {
@@ -570,7 +748,8 @@ static void write_for_ever(const struct paths *paths, int out)
 	for (uint64_t n = 1;; n++) {
 		struct journal_session row = row_of(n, 1, SIDE_SOURCE);
 		if (journal_session_put(journal, &row, NULL, NULL) < 0 || journal_epoch_raise(journal, n, NULL) < 0 ||
-		    journal_vote(journal, n, 1, SIDE_SOURCE, VOTE_ABORT, &(struct verdict_local){.failed = true}, NULL, NULL) < 0 ||
+		    journal_vote(journal, n, 1, SIDE_SOURCE, VOTE_ABORT, &(struct verdict_local) { .failed = true },
+		                 NULL, NULL) < 0 ||
 		    write(out, &n, sizeof(n)) != sizeof(n))
 			_exit(2);
 	}
@@ -596,7 +775,8 @@ static void crash__killed_while_it_writes__loses_nothing_acknowledged(void **sta
 		while (read(ends[0], &n, sizeof(n)) == sizeof(n)) {
 			last = n;
 			if (n == 20 + 7 * round)
-				(void)kill(pid, SIGKILL); /* in the middle of something; what is in the pipe counts too */
+				(void)kill(pid,
+				           SIGKILL); /* in the middle of something; what is in the pipe counts too */
 		}
 		(void)close(ends[0]);
 		int status;
@@ -627,7 +807,7 @@ static void schema__older_version__is_brought_up_with_its_rows(void **state)
 	char path[PATHS_MAX + 32];
 	struct db *db;
 	struct err err;
-	struct verdict_facts facts, none = {0};
+	struct verdict_facts facts, none = { 0 };
 	journal_close(f->journal);
 	f->journal = NULL;
 	(void)snprintf(path, sizeof(path), "%s/old", f->root);
@@ -641,9 +821,14 @@ static void schema__older_version__is_brought_up_with_its_rows(void **state)
 			fail_msg("%s", err.text);
 		assert_int_equal(db_exec(db, &err, "UPDATE meta SET value = 41 WHERE key = 'epoch'", ""), 0);
 		assert_int_equal(db_exec(db, &err,
-		                         "INSERT INTO session VALUES (7, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0, '', 'b', 0, 0, '', '',"
-		                         " '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, NULL)", ""), 0);
-		assert_int_equal(db_exec(db, &err, "INSERT INTO facts (migration, generation, vote_source) VALUES (7, 1, 1)", ""), 0);
+		                         "INSERT INTO session VALUES (7, 1, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 0, '', 'b', "
+		                         "0, 0, '', '',"
+		                         " '', '', 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, NULL)",
+		                         ""),
+		                 0);
+		assert_int_equal(db_exec(db, &err,
+		                         "INSERT INTO facts (migration, generation, vote_source) VALUES (7, 1, 1)", ""),
+		                 0);
 		db_close(db);
 		(void)reopen(f);
 		assert_int_equal(journal_epoch(f->journal), 41);

@@ -156,7 +156,8 @@ static void run__parent_has_signals_blocked_and_files_open__child_has_not(void *
 	assert_non_null(strstr(output, "SigBlk:\t0000000000000000\n"));
 	const char *ignored = strstr(output, "SigIgn:");
 	assert_non_null(ignored);
-	/* 32 and 33 are the C library's own: make(1) may start us with them ignored, and sigaction() refuses to touch them. */
+	/* 32 and 33 are the C library's own: make(1) may start us with them ignored, and sigaction() refuses to touch
+	 * them. */
 	assert_int_equal(strtoull(ignored + 7, NULL, 16) & ~0x180000000ull, 0);
 	assert_null(strstr(output, "77"));
 }

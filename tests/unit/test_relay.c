@@ -5,7 +5,6 @@
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
-#include <sched.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -219,7 +218,8 @@ static void relay__both_ways_at_once__bytes_are_whole_and_counted(void **state)
 		assert_true(flows[i].ok);
 	assert_int_equal(flows[0].digest, flows[1].digest);
 	assert_int_equal(flows[2].digest, flows[3].digest);
-	/* It is told after the write, so maybe after our read. Never assert under the lock: the threads need it to end. */
+	/* It is told after the write, so maybe after our read. Never assert under the lock: the threads need it to end.
+	 */
 	int64_t deadline_ms = clock_ms(&clock_real) + WAIT_MS;
 	while (arrived_of(world, 1) < BYTES && clock_ms(&clock_real) < deadline_ms)
 		sched_yield();

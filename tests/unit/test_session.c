@@ -29,14 +29,16 @@ static const struct session_action *find(const struct session_actions *actions, 
 static struct session_core core_in(enum session_state state, enum side side)
 {
 	static const enum step highest[SESSION_STATES] = {
-		[SESSION_CHECKED] = STEP_CHECK,     [SESSION_PREPARING] = STEP_PREPARE,    [SESSION_PREPARED] = STEP_PREPARE,
-		[SESSION_COPYING] = STEP_COPY,      [SESSION_SWITCHING] = STEP_SWITCH,     [SESSION_COMMITTED] = STEP_SWITCH,
-		[SESSION_RELEASING] = STEP_SWITCH,  [SESSION_RELEASED] = STEP_SWITCH,      [SESSION_ROLLING_BACK] = STEP_COPY,
-		[SESSION_ROLLED_BACK] = STEP_COPY,
+		[SESSION_CHECKED] = STEP_CHECK,     [SESSION_PREPARING] = STEP_PREPARE,
+		[SESSION_PREPARED] = STEP_PREPARE,  [SESSION_COPYING] = STEP_COPY,
+		[SESSION_SWITCHING] = STEP_SWITCH,  [SESSION_COMMITTED] = STEP_SWITCH,
+		[SESSION_RELEASING] = STEP_SWITCH,  [SESSION_RELEASED] = STEP_SWITCH,
+		[SESSION_ROLLING_BACK] = STEP_COPY, [SESSION_ROLLED_BACK] = STEP_COPY,
 	};
 	bool leg = state != SESSION_NONE && state != SESSION_CHECKED;
 	struct session_core core = {
-		.state = state, .side = side, .leg_wanted = leg, .leg_up = leg, .highest = highest[state], .sequence = 7};
+		.state = state, .side = side, .leg_wanted = leg, .leg_up = leg, .highest = highest[state], .sequence = 7
+	};
 	if (state == SESSION_PREPARING)
 		core.asked = STEP_PREPARE;
 	if (state == SESSION_RELEASING)
@@ -52,7 +54,7 @@ struct world {
 
 static struct world world_in(enum session_state state, enum side side)
 {
-	return (struct world){.core = core_in(state, side)};
+	return (struct world) { .core = core_in(state, side) };
 }
 
 static void feed(struct world *w, struct session_event event)
@@ -62,12 +64,12 @@ static void feed(struct world *w, struct session_event event)
 
 static void command(struct world *w, enum step step, uint64_t sequence)
 {
-	feed(w, (struct session_event){.kind = EVENT_COMMAND, .step = step, .sequence = sequence});
+	feed(w, (struct session_event) { .kind = EVENT_COMMAND, .step = step, .sequence = sequence });
 }
 
 static void leg_done(struct world *w, enum step step)
 {
-	feed(w, (struct session_event){.kind = EVENT_LEG_DONE, .step = step});
+	feed(w, (struct session_event) { .kind = EVENT_LEG_DONE, .step = step });
 }
 
 static void expect_answer(const struct world *w, enum step step, enum outcome outcome)
@@ -123,10 +125,12 @@ static unsigned all_events(struct session_event list[64])
 	for (int kind = EVENT_COMMAND; kind < EVENT_KINDS; kind++) {
 		bool steps = kind == EVENT_COMMAND || kind == EVENT_LEG_DONE || kind == EVENT_LEG_REFUSED;
 		for (int step = STEP_NONE; step < (steps ? STEPS : 1); step++)
-			list[count++] = (struct session_event){
-				.kind = (enum session_event_kind)kind, .step = (enum step)step, .sequence = 9, .ok = true};
+			list[count++] = (struct session_event) { .kind = (enum session_event_kind)kind,
+				                                 .step = (enum step)step,
+				                                 .sequence = 9,
+				                                 .ok = true };
 	}
-	list[count++] = (struct session_event){.kind = EVENT_CHECKS_DONE, .ok = false};
+	list[count++] = (struct session_event) { .kind = EVENT_CHECKS_DONE, .ok = false };
 	return count;
 }
 
@@ -195,9 +199,9 @@ static void check_cell(const struct session_core *core, const struct verdict_fac
 	const struct session_action *b = find(&second, ACTION_ANSWER, event->step);
 	if (a && !(core->asked == event->step && a->code == ERR_NONE)) {
 		if (!b)
-			fail_msg("%s in %s, asked %s, up %d: no second answer (first %d %d, then in %s)", step_name(event->step),
-			         session_state_name(core->state), step_name(core->asked), core->leg_up, a->outcome, a->code,
-			         session_state_name(next.state));
+			fail_msg("%s in %s, asked %s, up %d: no second answer (first %d %d, then in %s)",
+			         step_name(event->step), session_state_name(core->state), step_name(core->asked),
+			         core->leg_up, a->outcome, a->code, session_state_name(next.state));
 		assert_int_equal(a->outcome, b->outcome);
 		assert_int_equal(a->code, b->code);
 	}
@@ -209,7 +213,8 @@ static void table__every_state_event_and_fact__holds_the_invariants(void **state
 	(void)state;
 	struct session_event events[64];
 	unsigned count = all_events(events), cells = 0;
-	static const enum step asked[] = {STEP_NONE, STEP_CHECK, STEP_PREPARE, STEP_COPY, STEP_ABORT, STEP_RELEASE, STEP_FORGET};
+	static const enum step asked[] = { STEP_NONE,  STEP_CHECK,   STEP_PREPARE, STEP_COPY,
+		                           STEP_ABORT, STEP_RELEASE, STEP_FORGET };
 	for (int in = 0; in < SESSION_STATES; in++) {
 		for (unsigned n = 0; n < FACT_SETS; n++) {
 			struct verdict_facts facts = facts_of(n);
@@ -217,8 +222,8 @@ static void table__every_state_event_and_fact__holds_the_invariants(void **state
 				/* a different corner of the flags with each cell; all of them where facts are few */
 				for (unsigned flags = 0; flags < (n % 128 == 0 ? 28u : 1u); flags++) {
 					unsigned corner = n % 128 == 0 ? flags : (n + e) % 28;
-					struct session_core core =
-						core_in((enum session_state)in, corner & 1 ? SIDE_SOURCE : SIDE_DESTINATION);
+					struct session_core core = core_in((enum session_state)in,
+					                                   corner & 1 ? SIDE_SOURCE : SIDE_DESTINATION);
 					if (corner & 2)
 						core.leg_up = false;
 					core.asked = asked[corner / 4];
@@ -234,7 +239,7 @@ static void table__every_state_event_and_fact__holds_the_invariants(void **state
 static void table__state_out_of_range__does_nothing_bad(void **state)
 {
 	(void)state;
-	struct world w = {.core = {.state = SESSION_STATES, .side = SIDE_SOURCE}};
+	struct world w = { .core = { .state = SESSION_STATES, .side = SIDE_SOURCE } };
 	struct session_event events[64];
 	unsigned count = all_events(events);
 	for (unsigned e = 0; e < count; e++) {
@@ -249,7 +254,7 @@ static void due__every_state__is_what_a_restart_does(void **state)
 	(void)state;
 	for (int in = 0; in < SESSION_STATES; in++) {
 		struct world w = world_in((enum session_state)in, SIDE_SOURCE);
-		feed(&w, (struct session_event){.kind = EVENT_RESTARTED});
+		feed(&w, (struct session_event) { .kind = EVENT_RESTARTED });
 		struct session_actions due;
 		session_due(&w.core, &w.facts, &due);
 		assert_int_equal(due.count, w.actions.count);
@@ -265,13 +270,13 @@ static void to_copying(struct world *w)
 	command(w, STEP_CHECK, 1);
 	assert_non_null(find(&w->actions, ACTION_RUN_CHECKS, STEP_NONE));
 	expect_no_answer(w);
-	feed(w, (struct session_event){.kind = EVENT_CHECKS_DONE, .ok = true});
+	feed(w, (struct session_event) { .kind = EVENT_CHECKS_DONE, .ok = true });
 	expect_answer(w, STEP_CHECK, OUTCOME_DONE);
 	assert_int_equal(w->core.state, SESSION_CHECKED);
 	command(w, STEP_PREPARE, 2);
 	expect_start(w, false);
 	expect_no_answer(w);
-	feed(w, (struct session_event){.kind = EVENT_LEG_UP});
+	feed(w, (struct session_event) { .kind = EVENT_LEG_UP });
 	expect_sent(w, STEP_PREPARE);
 	leg_done(w, STEP_PREPARE);
 	expect_answer(w, STEP_PREPARE, OUTCOME_DONE);
@@ -289,14 +294,14 @@ static void votes(struct world *w, enum vote c, enum vote s, enum vote d)
 	w->facts.vote[PARTY_COORDINATOR] = c;
 	w->facts.vote[PARTY_SOURCE] = s;
 	w->facts.vote[PARTY_DESTINATION] = d;
-	feed(w, (struct session_event){.kind = EVENT_FACTS});
+	feed(w, (struct session_event) { .kind = EVENT_FACTS });
 }
 
 static void happy(enum side side)
 {
-	struct world w = {.core = {.side = side}};
+	struct world w = { .core = { .side = side } };
 	to_copying(&w);
-	feed(&w, (struct session_event){.kind = EVENT_LEG_READY});
+	feed(&w, (struct session_event) { .kind = EVENT_LEG_READY });
 	assert_int_equal(session_phase_of(w.core.state, w.core.ready), PHASE_READY);
 	assert_non_null(find(&w.actions, ACTION_REPORT, STEP_NONE));
 	command(&w, STEP_SWITCH, 4);
@@ -311,7 +316,7 @@ static void happy(enum side side)
 	expect_no_answer(&w);
 	assert_int_equal(w.core.state, SESSION_COMMITTED);
 	w.facts.activating = w.facts.running = true;
-	feed(&w, (struct session_event){.kind = EVENT_FACTS});
+	feed(&w, (struct session_event) { .kind = EVENT_FACTS });
 	assert_int_equal(w.core.state, SESSION_RELEASING);
 	expect_sent(&w, STEP_RELEASE);
 	leg_done(&w, STEP_RELEASE);
@@ -340,7 +345,7 @@ static void happy_path__destination__ends_released(void **state)
 static void abort__nothing_was_asked_before__is_done_and_remembered(void **state)
 {
 	(void)state;
-	struct world w = {.core = {.side = SIDE_SOURCE}};
+	struct world w = { .core = { .side = SIDE_SOURCE } };
 	command(&w, STEP_ABORT, 1);
 	expect_answer(&w, STEP_ABORT, OUTCOME_DONE);
 	assert_int_equal(w.core.state, SESSION_ROLLED_BACK);
@@ -362,7 +367,7 @@ static void abort__checked__is_done_at_once(void **state)
 static void abort__before_the_grant__is_done_when_the_leg_is(void **state)
 {
 	(void)state;
-	static const enum session_state states[] = {SESSION_PREPARING, SESSION_PREPARED, SESSION_COPYING};
+	static const enum session_state states[] = { SESSION_PREPARING, SESSION_PREPARED, SESSION_COPYING };
 	for (int i = 0; i < 3; i++) {
 		struct world w = world_in(states[i], SIDE_SOURCE);
 		command(&w, STEP_ABORT, 8);
@@ -411,10 +416,12 @@ static void abort__source_has_not_ended_the_stream__goes_back_on_its_own_vote(vo
 static void abort__committed_or_later__is_too_late(void **state)
 {
 	(void)state;
-	static const enum session_state states[] = {SESSION_COMMITTED, SESSION_RELEASING, SESSION_RELEASED};
+	static const enum session_state states[] = { SESSION_COMMITTED, SESSION_RELEASING, SESSION_RELEASED };
 	for (int i = 0; i < 3; i++) {
 		struct world w = world_in(states[i], SIDE_SOURCE);
-		w.facts = (struct verdict_facts){.vote = {VOTE_NONE, VOTE_COMMIT, VOTE_COMMIT}, .activating = true, .running = true};
+		w.facts = (struct verdict_facts) { .vote = { VOTE_NONE, VOTE_COMMIT, VOTE_COMMIT },
+			                           .activating = true,
+			                           .running = true };
 		command(&w, STEP_ABORT, 8);
 		expect_answer(&w, STEP_ABORT, OUTCOME_REFUSED);
 		assert_int_equal(w.core.state, states[i]);
@@ -425,8 +432,8 @@ static void committed__destination_renounces__rolls_back(void **state)
 {
 	(void)state;
 	struct world w = world_in(SESSION_COMMITTED, SIDE_SOURCE);
-	w.facts = (struct verdict_facts){.vote = {VOTE_NONE, VOTE_COMMIT, VOTE_COMMIT}, .renounced = true};
-	feed(&w, (struct session_event){.kind = EVENT_FACTS});
+	w.facts = (struct verdict_facts) { .vote = { VOTE_NONE, VOTE_COMMIT, VOTE_COMMIT }, .renounced = true };
+	feed(&w, (struct session_event) { .kind = EVENT_FACTS });
 	assert_int_equal(w.core.state, SESSION_ROLLING_BACK);
 	leg_done(&w, STEP_ABORT);
 	assert_int_equal(w.core.state, SESSION_ROLLED_BACK);
@@ -435,16 +442,16 @@ static void committed__destination_renounces__rolls_back(void **state)
 static void leg_lost__before_the_grant__rolls_back_with_a_recovering_leg(void **state)
 {
 	(void)state;
-	static const enum session_state states[] = {SESSION_PREPARING, SESSION_PREPARED, SESSION_COPYING};
+	static const enum session_state states[] = { SESSION_PREPARING, SESSION_PREPARED, SESSION_COPYING };
 	for (int i = 0; i < 3; i++) {
 		struct world w = world_in(states[i], SIDE_DESTINATION);
-		feed(&w, (struct session_event){.kind = EVENT_LEG_LOST});
+		feed(&w, (struct session_event) { .kind = EVENT_LEG_LOST });
 		assert_int_equal(w.core.state, SESSION_ROLLING_BACK);
 		assert_true(w.core.failed);
 		expect_start(&w, true);
 		if (states[i] == SESSION_PREPARING)
 			expect_answer(&w, STEP_PREPARE, OUTCOME_REFUSED);
-		feed(&w, (struct session_event){.kind = EVENT_LEG_UP});
+		feed(&w, (struct session_event) { .kind = EVENT_LEG_UP });
 		expect_sent(&w, STEP_ABORT);
 	}
 }
@@ -455,14 +462,16 @@ static void leg_lost__after_the_grant__recovers_and_does_what_the_verdict_makes_
 	static const struct {
 		enum session_state in;
 		enum step sent;
-	} cells[] = {{SESSION_SWITCHING, STEP_SWITCH}, {SESSION_COMMITTED, STEP_NONE}, {SESSION_RELEASING, STEP_RELEASE},
-	             {SESSION_ROLLING_BACK, STEP_ABORT}};
+	} cells[] = { { SESSION_SWITCHING, STEP_SWITCH },
+		      { SESSION_COMMITTED, STEP_NONE },
+		      { SESSION_RELEASING, STEP_RELEASE },
+		      { SESSION_ROLLING_BACK, STEP_ABORT } };
 	for (unsigned i = 0; i < 4; i++) {
 		struct world w = world_in(cells[i].in, SIDE_SOURCE);
-		feed(&w, (struct session_event){.kind = EVENT_LEG_LOST});
+		feed(&w, (struct session_event) { .kind = EVENT_LEG_LOST });
 		assert_int_equal(w.core.state, cells[i].in);
 		expect_start(&w, true);
-		feed(&w, (struct session_event){.kind = EVENT_LEG_UP});
+		feed(&w, (struct session_event) { .kind = EVENT_LEG_UP });
 		assert_non_null(find(&w.actions, ACTION_TELL_FACTS, STEP_NONE));
 		if (cells[i].sent != STEP_NONE)
 			expect_sent(&w, cells[i].sent);
@@ -475,7 +484,7 @@ static void leg_lost__final__starts_nothing(void **state)
 	struct world w = world_in(SESSION_RELEASED, SIDE_SOURCE);
 	command(&w, STEP_FORGET, 8);
 	expect_no_answer(&w);
-	feed(&w, (struct session_event){.kind = EVENT_LEG_LOST}); /* it died instead of answering */
+	feed(&w, (struct session_event) { .kind = EVENT_LEG_LOST }); /* it died instead of answering */
 	expect_answer(&w, STEP_FORGET, OUTCOME_DONE);
 	assert_non_null(find(&w.actions, ACTION_FORGET, STEP_NONE));
 	assert_null(find(&w.actions, ACTION_START_LEG, STEP_NONE));
@@ -486,7 +495,7 @@ static void restart__every_state__looks_for_its_leg_and_loses_nothing(void **sta
 	(void)state;
 	for (int in = 0; in < SESSION_STATES; in++) {
 		struct world w = world_in((enum session_state)in, SIDE_DESTINATION);
-		feed(&w, (struct session_event){.kind = EVENT_RESTARTED});
+		feed(&w, (struct session_event) { .kind = EVENT_RESTARTED });
 		assert_int_equal(w.core.state, in);
 		assert_false(w.core.leg_up);
 		bool leg = in >= SESSION_PREPARING && !session_is_final((enum session_state)in);
@@ -498,9 +507,9 @@ static void restart__every_state__looks_for_its_leg_and_loses_nothing(void **sta
 static void restart__check_was_running__runs_it_again(void **state)
 {
 	(void)state;
-	struct world w = {.core = {.side = SIDE_SOURCE}};
+	struct world w = { .core = { .side = SIDE_SOURCE } };
 	command(&w, STEP_CHECK, 1);
-	feed(&w, (struct session_event){.kind = EVENT_RESTARTED});
+	feed(&w, (struct session_event) { .kind = EVENT_RESTARTED });
 	assert_non_null(find(&w.actions, ACTION_RUN_CHECKS, STEP_NONE));
 }
 
@@ -509,7 +518,7 @@ static void rebooted__up_to_copying__goes_back(void **state)
 	(void)state;
 	for (int in = SESSION_CHECKED; in <= SESSION_COPYING; in++) {
 		struct world w = world_in((enum session_state)in, SIDE_SOURCE);
-		feed(&w, (struct session_event){.kind = EVENT_HOST_REBOOTED});
+		feed(&w, (struct session_event) { .kind = EVENT_HOST_REBOOTED });
 		assert_int_equal(w.core.state, in == SESSION_CHECKED ? SESSION_ROLLED_BACK : SESSION_ROLLING_BACK);
 		assert_true(w.core.failed);
 	}
@@ -520,7 +529,7 @@ static void rebooted__votes_may_be_out__recovers(void **state)
 	(void)state;
 	struct world w = world_in(SESSION_SWITCHING, SIDE_DESTINATION);
 	w.facts.vote[PARTY_DESTINATION] = VOTE_COMMIT;
-	feed(&w, (struct session_event){.kind = EVENT_HOST_REBOOTED});
+	feed(&w, (struct session_event) { .kind = EVENT_HOST_REBOOTED });
 	assert_int_equal(w.core.state, SESSION_SWITCHING);
 	expect_start(&w, true);
 }
@@ -530,7 +539,7 @@ static void orphaned__only_up_to_copying__gives_up_by_itself(void **state)
 	(void)state;
 	for (int in = 0; in < SESSION_STATES; in++) {
 		struct world w = world_in((enum session_state)in, SIDE_SOURCE);
-		feed(&w, (struct session_event){.kind = EVENT_ORPHANED});
+		feed(&w, (struct session_event) { .kind = EVENT_ORPHANED });
 		enum session_state expected = (enum session_state)in;
 		if (in == SESSION_CHECKED)
 			expected = SESSION_ROLLED_BACK;
@@ -544,7 +553,7 @@ static void prepare__refused_by_the_leg__is_refused_and_rolls_back(void **state)
 {
 	(void)state;
 	struct world w = world_in(SESSION_PREPARING, SIDE_DESTINATION);
-	feed(&w, (struct session_event){.kind = EVENT_LEG_REFUSED, .step = STEP_PREPARE});
+	feed(&w, (struct session_event) { .kind = EVENT_LEG_REFUSED, .step = STEP_PREPARE });
 	expect_answer(&w, STEP_PREPARE, OUTCOME_REFUSED);
 	assert_int_equal(w.core.state, SESSION_ROLLING_BACK);
 	expect_sent(&w, STEP_ABORT);
@@ -554,7 +563,7 @@ static void copying__leg_failed__rolls_back_and_reports(void **state)
 {
 	(void)state;
 	struct world w = world_in(SESSION_COPYING, SIDE_SOURCE);
-	feed(&w, (struct session_event){.kind = EVENT_LEG_FAILED});
+	feed(&w, (struct session_event) { .kind = EVENT_LEG_FAILED });
 	assert_int_equal(w.core.state, SESSION_ROLLING_BACK);
 	assert_non_null(find(&w.actions, ACTION_REPORT, STEP_NONE));
 	leg_done(&w, STEP_ABORT);
@@ -565,7 +574,7 @@ static void switching__leg_failed__waits_for_the_verdict(void **state)
 {
 	(void)state;
 	struct world w = world_in(SESSION_SWITCHING, SIDE_SOURCE);
-	feed(&w, (struct session_event){.kind = EVENT_LEG_FAILED});
+	feed(&w, (struct session_event) { .kind = EVENT_LEG_FAILED });
 	assert_int_equal(w.core.state, SESSION_SWITCHING);
 	assert_true(w.core.failed);
 	votes(&w, VOTE_NONE, VOTE_COMMIT, VOTE_COMMIT);
@@ -575,9 +584,9 @@ static void switching__leg_failed__waits_for_the_verdict(void **state)
 static void checks__failed__are_refused_for_good(void **state)
 {
 	(void)state;
-	struct world w = {.core = {.side = SIDE_DESTINATION}};
+	struct world w = { .core = { .side = SIDE_DESTINATION } };
 	command(&w, STEP_CHECK, 1);
-	feed(&w, (struct session_event){.kind = EVENT_CHECKS_DONE, .ok = false});
+	feed(&w, (struct session_event) { .kind = EVENT_CHECKS_DONE, .ok = false });
 	expect_answer(&w, STEP_CHECK, OUTCOME_REFUSED);
 	command(&w, STEP_CHECK, 2);
 	expect_answer(&w, STEP_CHECK, OUTCOME_REFUSED);
@@ -588,9 +597,9 @@ static void checks__failed__are_refused_for_good(void **state)
 static void unknown__forward_or_release__says_that_the_journal_is_lost(void **state)
 {
 	(void)state;
-	static const enum step steps[] = {STEP_PREPARE, STEP_COPY, STEP_SWITCH, STEP_RELEASE};
+	static const enum step steps[] = { STEP_PREPARE, STEP_COPY, STEP_SWITCH, STEP_RELEASE };
 	for (int i = 0; i < 4; i++) {
-		struct world w = {.core = {.side = SIDE_SOURCE}};
+		struct world w = { .core = { .side = SIDE_SOURCE } };
 		command(&w, steps[i], 1);
 		assert_int_equal(find(&w.actions, ACTION_ANSWER, steps[i])->code, ERR_HOST_LOST);
 		assert_int_equal(w.core.state, SESSION_NONE);
@@ -609,8 +618,10 @@ static void release__refused_by_the_leg__may_be_asked_again(void **state)
 {
 	(void)state;
 	struct world w = world_in(SESSION_RELEASING, SIDE_SOURCE);
-	w.facts = (struct verdict_facts){.vote = {VOTE_NONE, VOTE_COMMIT, VOTE_COMMIT}, .activating = true, .running = true};
-	feed(&w, (struct session_event){.kind = EVENT_LEG_REFUSED, .step = STEP_RELEASE});
+	w.facts = (struct verdict_facts) { .vote = { VOTE_NONE, VOTE_COMMIT, VOTE_COMMIT },
+		                           .activating = true,
+		                           .running = true };
+	feed(&w, (struct session_event) { .kind = EVENT_LEG_REFUSED, .step = STEP_RELEASE });
 	expect_answer(&w, STEP_RELEASE, OUTCOME_REFUSED);
 	command(&w, STEP_RELEASE, 11);
 	assert_int_equal(w.core.state, SESSION_RELEASING);
@@ -622,7 +633,8 @@ static void names__every_state__has_one_of_its_own(void **state)
 	(void)state;
 	for (int a = 0; a < SESSION_STATES; a++)
 		for (int b = 0; b < a; b++)
-			assert_string_not_equal(session_state_name((enum session_state)a), session_state_name((enum session_state)b));
+			assert_string_not_equal(session_state_name((enum session_state)a),
+			                        session_state_name((enum session_state)b));
 }
 
 int main(void)

@@ -16,7 +16,7 @@ static const struct verdict_local none;
 
 static struct verdict_facts after_end_of_stream(void)
 {
-	return (struct verdict_facts){ .suspended = true, .stream_ended = true };
+	return (struct verdict_facts) { .suspended = true, .stream_ended = true };
 }
 
 static void v1__source_commits_only_after_suspend_end_of_stream_and_destinations_commit(void **state)
@@ -59,7 +59,8 @@ static void v3__after_end_of_stream_source_waits_unless_asked_or_told(void **sta
 	assert_false(verdict_may_cast(PARTY_SOURCE, VOTE_ABORT, &facts, &asked));
 	assert_int_equal(verdict_due(PARTY_SOURCE, &facts, &asked), DUTY_CAST_COMMIT);
 	facts.vote[PARTY_DESTINATION] = VOTE_ABORT;
-	assert_int_equal(verdict_due(PARTY_SOURCE, &facts, &none) & (DUTY_CAST_ABORT | DUTY_CAST_COMMIT), DUTY_CAST_ABORT);
+	assert_int_equal(verdict_due(PARTY_SOURCE, &facts, &none) & (DUTY_CAST_ABORT | DUTY_CAST_COMMIT),
+	                 DUTY_CAST_ABORT);
 }
 
 static void v3__rebooted_source_votes_only_as_the_destination_did(void **state)
@@ -228,7 +229,7 @@ static void v13__abort_compensations_and_commit_ones_exclude_each_other(void **s
 struct world {
 	struct verdict_facts knows[PARTIES]; /* what each has in its journal, hearsay included */
 	struct verdict_local local[PARTIES];
-	uint8_t faults;                      /* how many happened */
+	uint8_t faults; /* how many happened */
 };
 
 /* A world in 64 bits, for the set of those seen. */
@@ -237,17 +238,26 @@ static uint64_t world_pack(const struct world *w)
 	uint64_t key = 0;
 	for (int p = 0; p < PARTIES; p++) {
 		const struct verdict_facts *f = &w->knows[p];
-		const bool flags[] = { f->suspended, f->stream_ended, f->resumed, f->released,
-			               f->activating, f->running, f->renounced };
+		const bool flags[] = { f->suspended,  f->stream_ended, f->resumed,  f->released,
+			               f->activating, f->running,      f->renounced };
 		for (int v = 0; v < PARTIES; v++)
 			key = key * 3 + f->vote[v];
 		for (unsigned i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
 			key = key * 2 + flags[i];
 	}
 	const struct verdict_local *s = &w->local[PARTY_SOURCE], *d = &w->local[PARTY_DESTINATION],
-	                           *c = &w->local[PARTY_COORDINATOR];
-	const bool bits[] = { s->granted, s->failed, s->abort_asked, s->image_gone, d->granted, d->complete, d->failed,
-		              d->abort_asked, d->image_gone, d->unpause_failed, c->unreachable[PARTY_SOURCE],
+				   *c = &w->local[PARTY_COORDINATOR];
+	const bool bits[] = { s->granted,
+		              s->failed,
+		              s->abort_asked,
+		              s->image_gone,
+		              d->granted,
+		              d->complete,
+		              d->failed,
+		              d->abort_asked,
+		              d->image_gone,
+		              d->unpause_failed,
+		              c->unreachable[PARTY_SOURCE],
 		              c->unreachable[PARTY_DESTINATION] };
 	for (unsigned i = 0; i < sizeof(bits) / sizeof(bits[0]); i++)
 		key = key * 2 + bits[i];
@@ -439,7 +449,8 @@ static void print_facts(const char *who, const struct world *w, enum party p)
 	const struct verdict_facts *f = &w->knows[p];
 	const struct verdict_local *l = &w->local[p];
 	print_message("%s: votes C%d S%d D%d suspended %d ended %d resumed %d released %d activating %d running %d "
-	              "renounced %d; granted %d complete %d failed %d asked %d gone %d unpause-failed %d unreachable S%d D%d\n",
+	              "renounced %d; granted %d complete %d failed %d asked %d gone %d unpause-failed %d unreachable "
+	              "S%d D%d\n",
 	              who, (int)f->vote[0], (int)f->vote[1], (int)f->vote[2], f->suspended, f->stream_ended, f->resumed,
 	              f->released, f->activating, f->running, f->renounced, l->granted, l->complete, l->failed,
 	              l->abort_asked, l->image_gone, l->unpause_failed, l->unreachable[1], l->unreachable[2]);

@@ -92,17 +92,29 @@ static int make(void **state, bool down)
 	world->a = fleet_host(world->fleet, "a1", &err);
 	world->b = fleet_host(world->fleet, "b1", &err);
 	struct sim_record *record = &world->record;
-	*record = (struct sim_record){ .name = "web", .memory_bytes = (uint64_t)4 << 20, .vcpus = 1, .seed = 99, .tick_ms = 2,
-		                       .dirty_bps = 8u << 20, .write_bps = 8u << 20, .fill_percent = 10, .disk_count = 2 };
+	*record = (struct sim_record) { .name = "web",
+		                        .memory_bytes = (uint64_t)4 << 20,
+		                        .vcpus = 1,
+		                        .seed = 99,
+		                        .tick_ms = 2,
+		                        .dirty_bps = 8u << 20,
+		                        .write_bps = 8u << 20,
+		                        .fill_percent = 10,
+		                        .disk_count = 2 };
 	for (unsigned i = 0; i < 2; i++) {
 		snprintf(record->disks[i].name, LIMIT_NAME, "xvd%c", 'a' + i);
 		snprintf(record->disks[i].sr, LIMIT_NAME, "%s", i == 0 ? "local" : "qcow");
 		record->disks[i].size_bytes = (uint64_t)4 << 20;
 	}
 	rig_ok(fleet_create(world->fleet, world->a, record, &err), &err);
-	world->pattern = (struct pattern){ .seed = record->seed, .pages = record->memory_bytes / 4096, .tick_ms = 2,
-		                           .dirty_bps = record->dirty_bps, .write_bps = record->write_bps, .fill_percent = 10,
-		                           .disks = 2, .blocks = { 1024, 1024 } };
+	world->pattern = (struct pattern) { .seed = record->seed,
+		                            .pages = record->memory_bytes / 4096,
+		                            .tick_ms = 2,
+		                            .dirty_bps = record->dirty_bps,
+		                            .write_bps = record->write_bps,
+		                            .fill_percent = 10,
+		                            .disks = 2,
+		                            .blocks = { 1024, 1024 } };
 	rig_wait_tick(&world->a->paths, "web", TICKS);
 	if (down)
 		rig_ok(fleet_down(world->fleet, &err), &err);
@@ -298,7 +310,8 @@ static void with_block(struct world *world, uint64_t block, const uint64_t *word
 	struct copy copy;
 	copy_take(&copy, path);
 	int fd = open(path, O_WRONLY | O_CLOEXEC);
-	assert_int_equal(pwrite(fd, words, PATTERN_PAGE_BYTES, (off_t)(block * PATTERN_PAGE_BYTES)), PATTERN_PAGE_BYTES);
+	assert_int_equal(pwrite(fd, words, PATTERN_PAGE_BYTES, (off_t)(block * PATTERN_PAGE_BYTES)),
+	                 PATTERN_PAGE_BYTES);
 	close(fd);
 	assert_fault(world, fault);
 	copy_put(&copy);
@@ -409,7 +422,9 @@ static void leftovers__that_a_journal_claims__are_none(void **state)
 	struct journal *journal;
 	struct err err = { 0 };
 	int64_t id;
-	struct journal_resource resource = { .migration = 7, .generation = 1, .kind = RESOURCE_DISK, .state = RESOURCE_MADE };
+	struct journal_resource resource = {
+		.migration = 7, .generation = 1, .kind = RESOURCE_DISK, .state = RESOURCE_MADE
+	};
 	snprintf(resource.name, sizeof(resource.name), "xvda");
 	snprintf(resource.path, sizeof(resource.path), "%.150s/sr/local/kept.raw", world->b->paths.home);
 	assert_clean(world); /* all that was spoilt before was put back */
@@ -471,14 +486,19 @@ static void backend__bitmap_left_behind__is_a_fault(void **state)
 	rig_ok(sim_path(&world->a->paths, "web", SIM_PATH_QMP_LEG, path, &err), &err);
 	rig_ok(qmp_open(&qmp, path, NULL, RIG_WAIT_MS, &err), &err);
 	rig_ok(qmp_run(qmp, "block-dirty-bitmap-add", json_pack("{s:s,s:s}", "node", "disk-xvda", "name", "drover-7"),
-	               QMP_COMMAND_MS, NULL, &err), &err);
+	               QMP_COMMAND_MS, NULL, &err),
+	       &err);
 	assert_fault(world, "bitmap drover-7 was left behind");
-	rig_ok(qmp_run(qmp, "block-dirty-bitmap-remove", json_pack("{s:s,s:s}", "node", "disk-xvda", "name", "drover-7"),
-	               QMP_COMMAND_MS, NULL, &err), &err);
-	rig_ok(qmp_run(qmp, "blockdev-add", json_pack("{s:s,s:s,s:i}", "driver", "null-co", "node-name", "shadow", "size", 65536),
-	               QMP_COMMAND_MS, NULL, &err), &err);
+	rig_ok(qmp_run(qmp, "block-dirty-bitmap-remove",
+	               json_pack("{s:s,s:s}", "node", "disk-xvda", "name", "drover-7"), QMP_COMMAND_MS, NULL, &err),
+	       &err);
+	rig_ok(qmp_run(qmp, "blockdev-add",
+	               json_pack("{s:s,s:s,s:i}", "driver", "null-co", "node-name", "shadow", "size", 65536),
+	               QMP_COMMAND_MS, NULL, &err),
+	       &err);
 	assert_fault(world, "node shadow was left behind");
-	rig_ok(qmp_run(qmp, "blockdev-del", json_pack("{s:s}", "node-name", "shadow"), QMP_COMMAND_MS, NULL, &err), &err);
+	rig_ok(qmp_run(qmp, "blockdev-del", json_pack("{s:s}", "node-name", "shadow"), QMP_COMMAND_MS, NULL, &err),
+	       &err);
 	qmp_close(qmp);
 	assert_clean(world);
 }
@@ -487,9 +507,11 @@ static void guest__suspended_for_no_reason__is_a_fault(void **state)
 {
 	struct world *world = *state;
 	struct err err = { 0 };
-	rig_ok(sim_call(&world->a->paths, "web", json_pack("{s:s}", "op", "suspend"), SIM_SUSPEND_MS, NULL, NULL, &err), &err);
+	rig_ok(sim_call(&world->a->paths, "web", json_pack("{s:s}", "op", "suspend"), SIM_SUSPEND_MS, NULL, NULL, &err),
+	       &err);
 	assert_fault(world, "VM web is suspended, and no journal knows why");
-	rig_ok(sim_call(&world->a->paths, "web", json_pack("{s:s}", "op", "resume"), SIM_CALL_MS, NULL, NULL, &err), &err);
+	rig_ok(sim_call(&world->a->paths, "web", json_pack("{s:s}", "op", "resume"), SIM_CALL_MS, NULL, NULL, &err),
+	       &err);
 	assert_clean(world);
 }
 
