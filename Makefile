@@ -46,7 +46,7 @@ agent_C  := $(filter-out agent/main.c $(journal_C),$(wildcard agent/*.c))
 disk_C   := $(wildcard agent/disk/*.c)
 leg_C    := $(filter-out agent/leg/main.c,$(wildcard agent/leg/*.c))
 hvsim_C  := $(wildcard agent/hypervisor/sim*.c)
-sim_C    := $(filter-out agent/sim/guest_main.c agent/sim/sim_main.c,$(wildcard agent/sim/*.c))
+sim_C    := $(filter-out agent/sim/guest_main.c agent/sim/sim_main.c agent/sim/power_shim.c,$(wildcard agent/sim/*.c))
 ROOMS := common proto shell ccore acore coord cli journal agent disk leg hvsim sim
 
 proto_PKG := libprotobuf-c libxxhash
@@ -70,7 +70,7 @@ drover-agent_MAIN := agent/main.c
 drover-agent_ROOMS := agent journal acore disk shell proto common
 drover-leg-sim_MAIN := agent/leg/main.c
 drover-leg-sim_ROOMS := leg hvsim disk journal acore shell proto common
-drover-sim_MAIN := agent/sim/sim_main.c
+drover-sim_MAIN := agent/sim/sim_main.c agent/sim/power_shim.c
 drover-sim_ROOMS := sim hvsim disk journal acore shell proto common
 drover-guest_MAIN := agent/sim/guest_main.c
 drover-guest_ROOMS := sim hvsim disk common
@@ -84,7 +84,12 @@ libs_of = $(if $(call pkgs,$(1)),$(shell pkg-config --libs $(call pkgs,$(1))))
 objs_of = $(patsubst %.c,$(B)/obj/%.o,$(1))
 
 .PHONY: all
-all: $(PROGRAMS:%=$(B)/bin/%)
+all: $(PROGRAMS:%=$(B)/bin/%) $(B)/bin/drover-power.so
+
+# What a power cut loses in a simulated host: preloaded into its processes, and part of drover-sim.
+$(B)/bin/drover-power.so: agent/sim/power_shim.c agent/sim/power.c common/err.c
+	$(call say,LD,$@)
+	$(Q)mkdir -p $(dir $@) && $(CC) $(CFLAGS_ALL) $(if $(SAN),-fno-sanitize=all) -fPIC -fvisibility=hidden -shared -o $@ $^ -ldl
 
 define room_rules
 $(B)/lib/lib$(1).a: $(call objs_of,$($(1)_C))

@@ -31,6 +31,7 @@ install: all man
 		$(DESTDIR)$(sysusersdir) $(DESTDIR)$(tmpfilesdir) $(DESTDIR)$(sysconfdir)/drover
 	$(Q)$(foreach p,$(BIN_PROGRAMS),install -m 755 $(B)/bin/$(p) $(DESTDIR)$(bindir) &&) :
 	$(Q)$(foreach p,$(SBIN_PROGRAMS),install -m 755 $(B)/bin/$(p) $(DESTDIR)$(sbindir) &&) :
+	$(Q)install -m 755 $(B)/bin/drover-power.so $(DESTDIR)$(sbindir)
 	$(Q)$(foreach p,$(BIN_LINKS),ln -sfr $(DESTDIR)$(sbindir)/$(p) $(DESTDIR)$(bindir)/$(p) &&) :
 	$(Q)$(foreach p,$(MAN_PAGES),install -D -m 644 $(p) $(DESTDIR)$(mandir)/man$(call MAN_SECTION,$(p))/$(notdir $(p)) &&) :
 	$(Q)install -m 644 deploy/bash-completion/* $(DESTDIR)$(completiondir)
@@ -45,6 +46,7 @@ install: all man
 .PHONY: uninstall
 uninstall:
 	$(Q)rm -f $(patsubst %,$(DESTDIR)$(bindir)/%,$(BIN_PROGRAMS) $(BIN_LINKS)) $(SBIN_PROGRAMS:%=$(DESTDIR)$(sbindir)/%) \
+		$(DESTDIR)$(sbindir)/drover-power.so \
 		$(foreach p,$(MAN_PAGES),$(DESTDIR)$(mandir)/man$(call MAN_SECTION,$(p))/$(notdir $(p))) \
 		$(patsubst deploy/bash-completion/%,$(DESTDIR)$(completiondir)/%,$(wildcard deploy/bash-completion/*)) \
 		$(patsubst deploy/systemd/%,$(DESTDIR)$(unitdir)/%,$(wildcard deploy/systemd/*.service)) \

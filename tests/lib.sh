@@ -24,9 +24,9 @@ fleet_up() {
 
 fleet_down() {
 	[ -n "$FLEET" ] && [ -d "$FLEET" ] || return 0
-	drover-sim down --home "$FLEET" >/dev/null 2>&1
+	drover-sim down --home "$FLEET" >/dev/null 2>&1 || true
 	# Whatever still runs under this directory is a fault of ours, but must not stay on the machine.
-	pkill -KILL -f "$FLEET/" 2>/dev/null
+	pkill -KILL -f "$FLEET/" 2>/dev/null || true
 	if [ "${KEEP_FLEET:-no}" = no ]; then
 		rm -rf "$FLEET"
 	else
@@ -40,8 +40,11 @@ trap 'exit 1' INT TERM
 t() {
 	local name=$1
 	shift
-	local message
-	if message=$( ( set -e; "$@" ) 2>&1 ); then
+	local message status
+	# Not in an `if`: there, and in a function called from there, `set -e` does nothing.
+	message=$( ( set -e; "$@" ) 2>&1 )
+	status=$?
+	if [ $status -eq 0 ]; then
 		echo "ok - $name"
 	else
 		echo "not ok - $name"

@@ -53,6 +53,8 @@ struct fleet_host *fleet_host(struct fleet *fleet, const char *name, struct err 
 int fleet_up(struct fleet *fleet, struct err *err);
 /* Ends everything; guests flush first. Their memory is gone, so every host has a new boot id. */
 int fleet_down(struct fleet *fleet, struct err *err);
+/* Every process of the host is gone at once, and what they had written and not flushed is lost. If one of them was not
+ * started by us, so that nobody knows what it flushed, nothing is taken back, and a line on stderr says so. */
 int fleet_power_off(struct fleet *fleet, struct fleet_host *host, struct err *err);
 int fleet_power_on(struct fleet *fleet, struct fleet_host *host, struct err *err);
 
@@ -74,6 +76,8 @@ void fleet_wait_known(struct fleet *fleet, const struct fleet_host *host, const 
 
 /* Processes of one host (or of the coordinator), however they were started. malloc'ed. */
 int fleet_processes(const char *home, struct proc_id **ret_list, size_t *ret_count, struct err *err);
+/* Whether the environment that the process was started with has a word with this beginning. */
+bool fleet_has_environment(const struct proc_id *id, const char *beginning);
 /* Stops them all, looks again until there is none that is new, kills them all, waits until they are gone. */
 int fleet_kill(const char *home, struct err *err);
 /* The daemon whose pid is in run/NAME.pid, if it lives and is `program`. */
@@ -83,6 +87,8 @@ int fleet_daemon_start(const struct paths *paths, const char *name, const char *
 int fleet_daemon_end(const struct paths *paths, const char *name, const char *program, struct err *err);
 /* The last line of a log that has any, for errors. */
 void fleet_last_words(const struct paths *paths, const char *name, char *ret_text, size_t bytes);
+/* Everything started from now on notes what it has not flushed, for fleet_power_off (power.h). The fleet exists. */
+int fleet_watch_power(const struct fleet *fleet, struct err *err);
 /* A new boot id, as after a reboot. */
 int fleet_new_boot(const struct paths *paths, struct err *err);
 /* What a reboot does to run/: everything is gone but logs. */

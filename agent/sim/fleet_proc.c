@@ -14,6 +14,7 @@
 
 #include "agent/disk/wait.h"
 #include "agent/sim/fleet.h"
+#include "agent/sim/power.h"
 #include "common/clock.h"
 
 #define FILE_BYTES 65536 /* of a command line or an environment */
@@ -85,6 +86,17 @@ static bool belongs(pid_t pid, const char *home, char *text)
 		if (strncmp(word, "TGT_IPC_SOCKET=", 15) == 0 && names_home(word, home))
 			return true;
 	return false;
+}
+
+bool fleet_has_environment(const struct proc_id *id, const char *beginning)
+{
+	bool has = false;
+	char *text = malloc(FILE_BYTES);
+	ssize_t bytes = text != NULL ? read_proc(id->pid, "environ", text, FILE_BYTES) : -1;
+	for (const char *word = text; bytes > 0 && word < text + bytes && !has; word += strlen(word) + 1)
+		has = strncmp(word, beginning, strlen(beginning)) == 0;
+	free(text);
+	return has;
 }
 
 int fleet_processes(const char *home, struct proc_id **ret_list, size_t *ret_count, struct err *err)
@@ -232,6 +244,28 @@ void fleet_last_words(const struct paths *paths, const char *name, char *ret_tex
 	text[got] = '\0';
 	const char *line = strrchr(text, '\n');
 	snprintf(ret_text, bytes, "%s", line != NULL ? line + 1 : text);
+}
+
+int fleet_watch_power(const struct fleet *fleet, struct err *err)
+{
+	char library[PATHS_MAX + LIMIT_NAME], *preload = NULL;
+	const char *before = getenv("LD_PRELOAD");
+	if (beside(POWER_LIBRARY, library, sizeof(library), err) != 0)
+		return -1;
+	char *root = realpath(fleet->dir, NULL);
+	int result = root == NULL ? err_errno(err, ERR_IO, errno, "find %s", fleet->dir) : 0;
+	if (result == 0 && before != NULL && strstr(before, library) == NULL &&
+	    asprintf(&preload, "%s:%s", before, library) < 0)
+		result = err_set(err, ERR_NO_MEMORY, "no memory");
+	if (result == 0 && (setenv(POWER_ENV, root, 1) != 0 || setenv("LD_PRELOAD",
+	                                                              preload != NULL  ? preload
+	                                                              : before != NULL ? before
+	                                                                               : library,
+	                                                              1) != 0))
+		result = err_set(err, ERR_NO_MEMORY, "no memory for the environment");
+	free(preload);
+	free(root);
+	return result;
 }
 
 static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *where)

@@ -10,6 +10,7 @@
 #include "agent/disk/wait.h"
 #include "agent/hypervisor/sim_control.h"
 #include "agent/sim/fleet.h"
+#include "agent/sim/power.h"
 #include "common/bus.h"
 #include "common/loop.h"
 
@@ -206,6 +207,10 @@ static int start_agent(struct fleet_host *host, struct err *err)
 	snprintf(boot, sizeof(boot), "%s/boot-id", host->paths.run);
 	if (access(boot, F_OK) != 0 && fleet_new_boot(&host->paths, err) != 0)
 		return -1;
+	char notes[PATHS_MAX + 16];
+	snprintf(notes, sizeof(notes), "%s/%s", host->paths.home, POWER_DIR);
+	if (access(notes, F_OK) != 0 && power_forget(host->paths.home, err) != 0)
+		return -1;
 	if (fleet_daemon_alive(&host->paths, "agent", AGENT, &id))
 		return 0;
 	return fleet_daemon_start(&host->paths, "agent", AGENT, err);
@@ -289,8 +294,8 @@ int fleet_down(struct fleet *fleet, struct err *err)
 		/* Whatever fails: go on with the rest, and report the first. */
 		struct err *why = result == 0 ? err : NULL;
 		if (fleet_daemon_end(&host->paths, "agent", AGENT, why) != 0 || end_guests(host, why) != 0 ||
-		    fleet_kill(host->paths.home, why) != 0 || fleet_clear_run(&host->paths, why) != 0 ||
-		    fleet_new_boot(&host->paths, why) != 0)
+		    fleet_kill(host->paths.home, why) != 0 || power_forget(host->paths.home, why) != 0 ||
+		    fleet_clear_run(&host->paths, why) != 0 || fleet_new_boot(&host->paths, why) != 0)
 			result = -1;
 	}
 	if (fleet_kill(fleet->coordinator.home, result == 0 ? err : NULL) != 0)
@@ -298,12 +303,32 @@ int fleet_down(struct fleet *fleet, struct err *err)
 	return result;
 }
 
+/* false: a process of the host did not take notes of what it wrote. */
+static bool all_noted(const struct fleet_host *host, struct err *err)
+{
+	struct proc_id *list;
+	size_t count;
+	bool all = true;
+	if (fleet_processes(host->paths.home, &list, &count, err) != 0)
+		return false;
+	for (size_t i = 0; i < count && all; i++)
+		all = fleet_has_environment(&list[i], POWER_ENV "=");
+	free(list);
+	return all;
+}
+
 int fleet_power_off(struct fleet *fleet, struct fleet_host *host, struct err *err)
 {
 	(void)fleet;
+	bool noted = all_noted(host, err);
 	if (mark_power_cut(host, err) != 0 || fleet_kill(host->paths.home, err) != 0 ||
+	    (noted ? power_cut(host->paths.home, NULL, err) : power_forget(host->paths.home, err)) != 0 ||
 	    fleet_clear_run(&host->paths, err) != 0)
 		return -1;
+	if (!noted)
+		fprintf(stderr,
+		        "drover-sim: host %s: a process was not started by drover-sim; what was not flushed stays\n",
+		        host->name);
 	return fleet_new_boot(&host->paths, err);
 }
 

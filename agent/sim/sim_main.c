@@ -241,7 +241,7 @@ static int up(struct fleet *fleet, const struct options *options, struct err *er
 		               options->exporter != NULL ? options->exporter : "nbd", err) != 0)
 			return -1;
 	}
-	if (fleet_up(fleet, err) != 0)
+	if (fleet_watch_power(fleet, err) != 0 || fleet_up(fleet, err) != 0)
 		return -1;
 	if (options->json) {
 		json_t *hosts = json_array();
@@ -316,7 +316,7 @@ static int run(struct fleet *fleet, struct options *options, struct err *err)
 		return up(fleet, options, err);
 	if (options->command == COMMAND_VERIFY)
 		return verify_fleet(options->home, options->json, stdout, err);
-	if (fleet_load(fleet, options->home, err) != 0)
+	if (fleet_load(fleet, options->home, err) != 0 || fleet_watch_power(fleet, err) != 0)
 		return -1;
 	switch (options->command) {
 	case COMMAND_DOWN:

@@ -242,7 +242,7 @@ static void judge_disk(struct verify *verify, const struct verify_guest *guest, 
 		             .tick = tick,
 		             .blocks = guest->pattern.blocks[index],
 		             .forgiven = UINT64_MAX };
-	if (guest->owner->power_cut && disk->qcow2 && !guest->record->guest_alive)
+	if (guest->owner->power_cut && !guest->record->guest_alive)
 		scan.forgiven = tick > PATTERN_REDO_TICKS ? tick - PATTERN_REDO_TICKS : 0;
 	scan.fd = open_image(disk, copy, &err);
 	if (scan.fd < 0) {

@@ -57,3 +57,7 @@ $(B)/test/test_verify: | $(B)/bin/drover-guest
 $(B)/test/test_guest: | $(B)/bin/drover-guest
 UNIT_TESTS += test_migration_story
 test_migration_story_ROOMS = ccore proto common
+# Its own writes are noted: linked with what others have preloaded.
+UNIT_TESTS += test_power
+test_power_ROOMS = sim common
+$(B)/test/test_power: $(B)/obj/agent/sim/power_shim.o
