@@ -1,6 +1,7 @@
 # Shared by integration tests and the demo: a fleet in a directory of its own, assertions that name what they saw.
 # Use:  . tests/lib.sh "$1"; fleet_up; ...; each test is a function run by `t name function`.
 set -u
+shopt -s inherit_errexit
 BIN=$(cd "${1:?build directory}/bin" && pwd)
 PATH=$BIN:$PATH
 FLEET=
@@ -42,7 +43,11 @@ t() {
 	shift
 	local message status
 	# Not in an `if`: there, and in a function called from there, `set -e` does nothing.
-	message=$( ( set -e; "$@" ) 2>&1 )
+	message=$( (
+		set -eE
+		trap 'echo "line $LINENO: $BASH_COMMAND" >&2' ERR
+		"$@"
+	) 2>&1 )
 	status=$?
 	if [ $status -eq 0 ]; then
 		echo "ok - $name"
