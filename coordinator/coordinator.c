@@ -111,10 +111,8 @@ static void on_bad(void *ctx, const struct bus_peer *peer, const struct err *err
 static void welcome_client(struct coordinator *c, const struct bus_peer *peer, const struct msg *msg)
 {
 	const struct msg_hello *hello = &msg->u.hello;
-	if (hello->version_max < PROTOCOL_VERSION_MIN || hello->version_min > PROTOCOL_VERSION) {
-		send_error(c, peer, ERR_VERSION, "no protocol version that both speak");
+	if (!hosts_speak(c, peer, hello))
 		return;
-	}
 	struct msg reply = coordinator_msg(c, MSG_WELCOME);
 	struct msg_welcome *welcome = &reply.u.welcome;
 	welcome->version = hello->version_max < PROTOCOL_VERSION ? hello->version_max : PROTOCOL_VERSION;

@@ -146,13 +146,22 @@ static void refuse(struct coordinator *c, const struct bus_peer *peer, enum err_
 	(void)bus_send(c->bus, peer, &msg, NULL);
 }
 
+bool hosts_speak(struct coordinator *c, const struct bus_peer *peer, const struct msg_hello *hello)
+{
+	char text[LIMIT_TEXT];
+	if (hello->version_max >= PROTOCOL_VERSION_MIN && hello->version_min <= PROTOCOL_VERSION)
+		return true;
+	(void)snprintf(text, sizeof(text), "protocol versions %u to %u are spoken here, %u to %u there",
+	               PROTOCOL_VERSION_MIN, PROTOCOL_VERSION, hello->version_min, hello->version_max);
+	refuse(c, peer, ERR_VERSION, text);
+	return false;
+}
+
 static bool hello_is_good(struct coordinator *c, const struct bus_peer *peer, const struct msg_hello *hello)
 {
 	char text[LIMIT_TEXT];
-	if (hello->version_max < PROTOCOL_VERSION_MIN || hello->version_min > PROTOCOL_VERSION) {
-		(void)snprintf(text, sizeof(text), "protocol versions %u to %u are spoken here, %u to %u there",
-		               PROTOCOL_VERSION_MIN, PROTOCOL_VERSION, hello->version_min, hello->version_max);
-		refuse(c, peer, ERR_VERSION, text);
+	if (!hosts_speak(c, peer, hello)) {
+		return false;
 	} else if (strcmp(hello->host, peer->host) != 0) {
 		(void)snprintf(text, sizeof(text), "the key %s is for host %s and may not speak for %s", peer->name,
 		               peer->host, hello->host);

@@ -107,6 +107,8 @@ void hosts_free(struct coordinator *c);
 struct host *host_find(const struct coordinator *c, const char *name); /* NULL: unknown */
 /* Connected, and its heartbeats come. */
 bool host_is_up(const struct host *host);
+/* Whether a version of the protocol is spoken here and there; if not, the peer is told which ones are. */
+bool hosts_speak(struct coordinator *c, const struct bus_peer *peer, const struct msg_hello *hello);
 void hosts_hello(struct coordinator *c, const struct bus_peer *peer, const struct msg *msg);
 void hosts_heartbeat(struct coordinator *c, struct host *host, const struct msg *msg);
 void hosts_inventory(struct coordinator *c, struct host *host, const struct msg *msg);

@@ -18,7 +18,7 @@ unit: all $(UNIT_BINS)
 
 ## integration: real processes: coordinator, agents, legs, exporters, guests
 .PHONY: integration
-integration: all
+integration: all $(INTEGRATION_BINS)
 	$(Q)tests/run.sh $(B) $(INTEGRATION)
 
 ## check: gcc and clang builds, unit tests under ASan/UBSan, TSan and valgrind, integration; installs what it needs
@@ -40,7 +40,7 @@ test: check-build
 .PHONY: check-build
 check-build:
 	$(Q)deploy/deps.sh all
-	$(Q)$(MAKE) --no-print-directory all $(UNIT_BINS)
+	$(Q)$(MAKE) --no-print-directory all $(UNIT_BINS) $(INTEGRATION_BINS)
 	$(Q)$(MAKE) --no-print-directory CC=clang B=$(CLANG_B) all
 	$(Q)$(MAKE) --no-print-directory SAN=address B=$(ASAN_B) all $(UNIT_TESTS:%=$(ASAN_B)/test/%)
 	$(Q)$(MAKE) --no-print-directory SAN=thread B=$(TSAN_B) $(THREADED_TESTS:%=$(TSAN_B)/test/%)

@@ -86,6 +86,35 @@ host_is_bound_to_its_key() {
 	[ "$(drover host show a2 --json | jq -r .state)" = connected ] || fail "a2 is $(drover host show a2 --json)"
 }
 
+wire() { # as the operator
+	"$BIN/../test/wire" "$(sed -n 's/^coordinator = "\(.*\)"/\1/p' "$FLEET/coordinator/etc/client.conf")" \
+		"$FLEET/coordinator/etc/keys/operator.cert_secret" "$FLEET/coordinator/etc/keys/coordinator.cert" "$@"
+}
+
+wrong_version() {
+	local said
+	[ "$(wire hello 1 1)" = "welcome 1" ] || fail "a good hello: $(wire hello 1 1)"
+	[ "$(wire hello 1 99)" = "welcome 1" ] || fail "a newer peer that speaks ours: $(wire hello 1 99)"
+	said=$(wire hello 98 99)
+	[[ $said == "error version: "*1*98*99* ]] || fail "a peer that speaks only newer ones is told: $said"
+	drover list >/dev/null
+}
+
+# A key of the fleet protects nobody from nonsense.
+wrong_frames() {
+	local said bytes
+	for bytes in 0 1 1000 $((256 * 1024)); do
+		said=$(wire frame "$bytes")
+		[[ $said == "error "* ]] || fail "a frame of $bytes bytes: $said"
+	done
+	said=$(wire frame $((256 * 1024 + 1)))
+	[[ $said == closed || $said == "error protocol: "*262144* ]] || fail "a frame too long by a byte: $said"
+	said=$(wire frame $((64 * 1024 * 1024)))
+	[ "$said" = closed ] || fail "a frame of 64 MiB: $said"
+	drover list >/dev/null
+	[ "$(drover host list --json | jq '[.hosts[] | select(.state == "connected")] | length')" = 3 ] || fail "agents were cut off"
+}
+
 no_coordinator() {
 	kill -KILL "$(cat "$FLEET/coordinator/run/coordinator.pid")"
 	status_of 6 drover list >"$FLEET/o"
@@ -107,6 +136,8 @@ t refuse__second_migration_of_a_vm one_migration_a_vm
 t key__same_request_is_the_same_migration idempotent_key
 t roles__viewer_submitter_stranger_revoked roles
 t host__bound_to_its_key host_is_bound_to_its_key
+t wire__another_version__is_told_which wrong_version
+t wire__nonsense_and_oversized_frames__refused wrong_frames
 t coordinator__away__exit_6 no_coordinator
 t coordinator__a_second_one_on_the_same_database__refused second_coordinator
 exit $FAILED
