@@ -156,13 +156,10 @@ int journal_epoch_raise(struct journal *journal, uint64_t epoch, struct err *err
 /* ---- sessions ---- */
 
 static const char sql_put[] =
-	"INSERT INTO session (migration, generation, side, state, ready, leg_wanted, leg_up, abort_asked, failed, "
-        "asked,"
-	" sequence, highest, cause_code, cause_text, boot_id, leg_pid, leg_ticks, fingerprint, endpoint, "
-        "peer_fingerprint,"
-	" peer_endpoint, claim_memory, kept_until, total_ms, suspend_ms, final_memory_ms, final_disk_ms, verify_ms, "
-        "votes_ms,"
-	" activate_ms, created, plan)"
+	"INSERT INTO session (migration, generation, side, state, ready, leg_wanted, leg_up, abort_asked, failed,"
+	" asked, sequence, highest, cause_code, cause_text, boot_id, leg_pid, leg_ticks, fingerprint, endpoint,"
+	" peer_fingerprint, peer_endpoint, claim_memory, kept_until, total_ms, suspend_ms, final_memory_ms,"
+	" final_disk_ms, verify_ms, votes_ms, activate_ms, created, plan)"
 	" VALUES (?,?,?,?,?,?,?,?,?,?, ?,?,?,?,?,?,?,?,?,?, ?,?,?,?,?,?,?,?,?,?, ?,?)"
 	" ON CONFLICT (migration, generation) DO UPDATE SET state = excluded.state, ready = excluded.ready,"
 	" leg_wanted = excluded.leg_wanted, leg_up = excluded.leg_up, abort_asked = excluded.abort_asked,"
@@ -170,11 +167,11 @@ static const char sql_put[] =
 	" cause_code = excluded.cause_code, cause_text = excluded.cause_text, boot_id = excluded.boot_id,"
 	" leg_pid = excluded.leg_pid, leg_ticks = excluded.leg_ticks, fingerprint = excluded.fingerprint,"
 	" endpoint = excluded.endpoint, peer_fingerprint = excluded.peer_fingerprint,"
-	" peer_endpoint = excluded.peer_endpoint, claim_memory = excluded.claim_memory, kept_until = "
-        "excluded.kept_until,"
-	" total_ms = excluded.total_ms, suspend_ms = excluded.suspend_ms, final_memory_ms = excluded.final_memory_ms,"
-	" final_disk_ms = excluded.final_disk_ms, verify_ms = excluded.verify_ms, votes_ms = excluded.votes_ms,"
-	" activate_ms = excluded.activate_ms, plan = coalesce(excluded.plan, plan)";
+	" peer_endpoint = excluded.peer_endpoint, claim_memory = excluded.claim_memory,"
+	" kept_until = excluded.kept_until, total_ms = excluded.total_ms, suspend_ms = excluded.suspend_ms,"
+	" final_memory_ms = excluded.final_memory_ms, final_disk_ms = excluded.final_disk_ms,"
+	" verify_ms = excluded.verify_ms, votes_ms = excluded.votes_ms, activate_ms = excluded.activate_ms,"
+	" plan = coalesce(excluded.plan, plan)";
 
 static int put_rows(struct journal *journal, const struct journal_session *s, const void *plan, size_t plan_bytes,
                     struct err *err)

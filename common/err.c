@@ -94,7 +94,7 @@ static void make_clean(char *text)
 	}
 }
 
-int err_set(struct err *err, enum err_code code, const char *format, ...)
+int(err_set)(struct err *err, enum err_code code, const char *format, ...)
 {
 	if (!err)
 		return -1;
@@ -109,7 +109,7 @@ int err_set(struct err *err, enum err_code code, const char *format, ...)
 	return -1;
 }
 
-int err_errno(struct err *err, enum err_code code, int errnum, const char *format, ...)
+int(err_errno)(struct err *err, enum err_code code, int errnum, const char *format, ...)
 {
 	if (!err)
 		return -1;
@@ -123,7 +123,7 @@ int err_errno(struct err *err, enum err_code code, int errnum, const char *forma
 	return err_set(err, code, "%s: %s", text, strerror_r(errnum, words, sizeof(words)));
 }
 
-int err_wrap(struct err *err, const char *format, ...)
+int(err_wrap)(struct err *err, const char *format, ...)
 {
 	if (!err)
 		return -1;

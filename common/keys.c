@@ -132,7 +132,7 @@ static int check_identity(const struct key_info *info, struct err *err)
 int keys_load_secret(const char *file, char ret_public[KEYS_Z85_BYTES], char ret_secret[KEYS_Z85_BYTES],
                      struct err *err)
 {
-	struct cert cert;
+	struct cert cert = { 0 };
 	struct stat st;
 	if (read_cert(file, &cert, err) < 0)
 		return -1;
@@ -152,7 +152,7 @@ int keys_load_secret(const char *file, char ret_public[KEYS_Z85_BYTES], char ret
 
 int keys_load_public(const char *file, struct key_info *ret_info, struct err *err)
 {
-	struct cert cert;
+	struct cert cert = { 0 };
 	if (read_cert(file, &cert, err) < 0)
 		return -1;
 	*ret_info = cert.info;

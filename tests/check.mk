@@ -74,10 +74,11 @@ valgrind: $(UNIT_BINS)
 lint: all
 	$(Q)tests/rooms.sh $(B)
 	$(Q)clang-format --dry-run --Werror $$(git ls-files '*.c' '*.h')
-	$(Q)cppcheck --quiet --error-exitcode=1 --inline-suppr --suppress=missingIncludeSystem -I. \
+	$(Q)cppcheck --quiet --error-exitcode=1 --inline-suppr --suppressions-list=tests/suppressions/cppcheck.txt -I. \
 		--enable=warning,portability --std=c11 common proto coordinator agent
-	$(Q)clang-tidy --quiet $$(git ls-files 'common/*.c' 'agent/core/*.c' 'coordinator/core/*.c') -- \
-		-std=c11 -D_GNU_SOURCE -I. -I$(B)/gen $$(pkg-config --cflags libczmq libconfuse)
+	$(Q)git ls-files 'common/*.c' 'proto/*.c' 'coordinator/*.c' 'agent/*.c' | xargs -P $$(nproc) -I{} clang-tidy --quiet {} -- \
+		-std=c11 -D_GNU_SOURCE -DDROVER_VERSION='"$(VERSION)"' -I. -I$(B)/gen \
+		$$(pkg-config --cflags $(sort $(foreach r,$(ROOMS),$($(r)_PKG))))
 
 ## cover: unit and integration tests with line coverage (gcovr), in build-cover
 .PHONY: cover

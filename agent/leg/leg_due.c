@@ -128,6 +128,7 @@ void leg_job(struct leg *leg, enum job_kind kind)
 /* ---- facts ---- */
 static void tell_peer(struct leg *leg)
 {
+	/* NOLINTNEXTLINE(bugprone-suspicious-memory-comparison): padding that differs costs one frame more */
 	if (memcmp(&leg->told_peer, &leg->facts, sizeof(leg->facts)) == 0)
 		return;
 	unsigned char payload[64];

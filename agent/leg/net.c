@@ -40,7 +40,7 @@ static int resolve(const char *host, const char *port, int flags, struct addrinf
 
 static int endpoint_text(int fd, char ret_endpoint[LIMIT_ID], struct err *err)
 {
-	struct sockaddr_storage address;
+	struct sockaddr_storage address = { 0 };
 	socklen_t bytes = sizeof(address);
 	char host[64], port[8];
 	if (getsockname(fd, (struct sockaddr *)&address, &bytes))

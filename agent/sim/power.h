@@ -19,8 +19,7 @@
 #include "common/err.h"
 
 #define POWER_ENV "DROVER_POWER"           /* canonical path of the directory that holds the hosts */
-#define POWER_DEAF_ENV "DROVER_POWER_DEAF" /* flushes of files with this in their path do nothing: for tests of tests \
-	                                    */
+#define POWER_DEAF_ENV "DROVER_POWER_DEAF" /* flushes of files with this in their path do nothing: for tests */
 #define POWER_LIBRARY "drover-power.so"    /* beside the programs */
 #define POWER_DIR "power"                  /* below a host; without it nothing is noted */
 #define POWER_MAGIC UINT64_C(0x70c7a9e35d1b684f)

@@ -292,17 +292,18 @@ int verify_images(struct verify *verify, struct err *err)
 		bool enough = true;
 		if (guest->destroyed || guest->record == NULL || guest->pattern.disks == 0)
 			continue;
-		for (unsigned disk = 0; disk < guest->pattern.disks; disk++) {
+		const unsigned disks = guest->pattern.disks;
+		for (unsigned disk = 0; disk < disks; disk++) {
 			last[disk] = calloc(guest->pattern.blocks[disk] + 1, sizeof(uint64_t));
 			enough = enough && last[disk] != NULL;
 		}
 		if (enough) {
 			walk(guest, guest->last_tick, last);
 			wait_for_flush(verify, guest);
-			for (unsigned disk = 0; disk < guest->pattern.disks; disk++)
+			for (unsigned disk = 0; disk < disks; disk++)
 				judge_disk(verify, guest, disk, last[disk], guest->last_tick);
 		}
-		for (unsigned disk = 0; disk < guest->pattern.disks; disk++)
+		for (unsigned disk = 0; disk < disks; disk++)
 			free(last[disk]);
 		if (!enough)
 			return err_set(err, ERR_NO_MEMORY, "no memory for the blocks of guest %s", guest->guest);
