@@ -97,6 +97,68 @@ static bool format_known(enum disk_format format)
 	return format == FORMAT_RAW || format == FORMAT_QCOW2;
 }
 
+/* ---- programs ---- */
+
+static bool in_path(const char *path, const char *program)
+{
+	while (path && *path) {
+		char full[PATHS_MAX];
+		size_t length = strcspn(path, ":");
+		int bytes = snprintf(full, sizeof(full), "%.*s/%s", (int)length, path, program);
+		if (bytes > 0 && (size_t)bytes < sizeof(full) && access(full, X_OK) == 0)
+			return true;
+		path += length;
+		path += *path == ':';
+	}
+	return false;
+}
+
+static bool has_format(const struct msg_disk *disks, uint32_t count, enum disk_format format)
+{
+	for (uint32_t i = 0; i < count; i++)
+		if (disks[i].format == format)
+			return true;
+	return false;
+}
+
+static void check_programs(struct checking *c, enum side side)
+{
+	uint32_t count = c->plan->vm.disk_count;
+	bool dest = side == SIDE_DESTINATION, iscsi = c->world->conf->exporter == EXPORTER_ISCSI;
+	bool raw = dest && has_format(c->plan->to, count, FORMAT_RAW);
+	bool qcow2 = dest && has_format(c->plan->to, count, FORMAT_QCOW2);
+	bool read_qcow2 = !dest && has_format(c->plan->vm.disks, count, FORMAT_QCOW2);
+	const struct {
+		const char *name, *package;
+		bool needed;
+	} programs[] = {
+		{ "nbdkit", "nbdkit", raw && !iscsi },
+		{ "qemu-nbd", "qemu-utils", read_qcow2 || (qcow2 && !iscsi) },
+		{ "tgtd", "tgt", iscsi && (raw || qcow2) },
+		{ "tgtadm", "tgt", iscsi && (raw || qcow2) },
+		{ "qemu-storage-daemon", "qemu-system-common", iscsi && qcow2 },
+		{ "qemu-img", "qemu-utils", qcow2 },
+	};
+	char missing[LIMIT_NAME * 2] = "", packages[LIMIT_NAME * 2] = "", what[LIMIT_NAME] = "reading qcow2";
+	if (dest)
+		(void)snprintf(what, sizeof(what), "exporter %s", exporter_name(c->world->conf->exporter));
+	for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
+		if (!programs[i].needed || in_path(c->world->path, programs[i].name))
+			continue;
+		size_t at = strlen(missing);
+		(void)snprintf(missing + at, sizeof(missing) - at, "%s%s", at ? ", " : "", programs[i].name);
+		if (!strstr(packages, programs[i].package)) {
+			at = strlen(packages);
+			(void)snprintf(packages + at, sizeof(packages) - at, "%s%s", at ? " " : "",
+			               programs[i].package);
+		}
+	}
+	if (missing[0])
+		found(c, ERR_CONFIG, "programs", "%s is missing for %s; install %s", missing, what, packages);
+	else if (dest || read_qcow2)
+		found(c, ERR_NONE, "programs", "all that %s needs are there", what);
+}
+
 /* ---- source ---- */
 
 static const struct msg_vm *find_vm(const struct msg_inventory *inventory, const uuid_bytes uuid)
@@ -123,10 +185,6 @@ static void check_source_disk(struct checking *c, const struct msg_vm *here, con
 		found(c, ERR_CONFIG, name, "it is on SR %s, which agent.conf does not know", mine->sr);
 	else if (!format_known(mine->format))
 		found(c, ERR_UNSUPPORTED, name, "its format cannot be copied");
-	else if (!disk_source_can(mine->format))
-		found(c, ERR_UNSUPPORTED, name,
-		      "%s cannot be copied from under a running VM; convert it to raw with qemu-img",
-		      disk_format_name(mine->format));
 	else
 		found(c, ERR_NONE, name, "%s on SR %s", disk_format_name(mine->format), mine->sr);
 }
@@ -149,6 +207,7 @@ static void check_source(struct checking *c)
 		      c->plan->vm.disk_count);
 	for (uint32_t i = 0; i < c->plan->vm.disk_count; i++)
 		check_source_disk(c, here, &c->plan->vm.disks[i]);
+	check_programs(c, SIDE_SOURCE);
 }
 
 /* ---- destination ---- */
@@ -225,58 +284,6 @@ static void check_networks(struct checking *c)
 	}
 }
 
-static bool in_path(const char *path, const char *program)
-{
-	while (path && *path) {
-		char full[PATHS_MAX];
-		size_t length = strcspn(path, ":");
-		int bytes = snprintf(full, sizeof(full), "%.*s/%s", (int)length, path, program);
-		if (bytes > 0 && (size_t)bytes < sizeof(full) && access(full, X_OK) == 0)
-			return true;
-		path += length;
-		path += *path == ':';
-	}
-	return false;
-}
-
-static void check_programs(struct checking *c)
-{
-	bool raw = false, qcow2 = false, iscsi = c->world->conf->exporter == EXPORTER_ISCSI;
-	for (uint32_t i = 0; i < c->plan->vm.disk_count; i++) {
-		raw = raw || c->plan->to[i].format == FORMAT_RAW;
-		qcow2 = qcow2 || c->plan->to[i].format == FORMAT_QCOW2;
-	}
-	const struct {
-		const char *name, *package;
-		bool needed;
-	} programs[] = {
-		{ "nbdkit", "nbdkit", raw && !iscsi },
-		{ "qemu-nbd", "qemu-utils", qcow2 && !iscsi },
-		{ "tgtd", "tgt", iscsi && (raw || qcow2) },
-		{ "tgtadm", "tgt", iscsi && (raw || qcow2) },
-		{ "qemu-storage-daemon", "qemu-system-common", iscsi && qcow2 },
-		{ "qemu-img", "qemu-utils", qcow2 },
-	};
-	char missing[LIMIT_NAME * 2] = "", packages[LIMIT_NAME * 2] = "";
-	for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++) {
-		if (!programs[i].needed || in_path(c->world->path, programs[i].name))
-			continue;
-		size_t at = strlen(missing);
-		(void)snprintf(missing + at, sizeof(missing) - at, "%s%s", at ? ", " : "", programs[i].name);
-		if (!strstr(packages, programs[i].package)) {
-			at = strlen(packages);
-			(void)snprintf(packages + at, sizeof(packages) - at, "%s%s", at ? " " : "",
-			               programs[i].package);
-		}
-	}
-	if (missing[0])
-		found(c, ERR_CONFIG, "programs", "%s is missing for exporter %s; install %s", missing,
-		      exporter_name(c->world->conf->exporter), packages);
-	else
-		found(c, ERR_NONE, "programs", "all that exporter %s needs are there",
-		      exporter_name(c->world->conf->exporter));
-}
-
 static void check_formats(struct checking *c)
 {
 	for (uint32_t i = 0; i < c->plan->vm.disk_count; i++) {
@@ -294,7 +301,7 @@ static void check_destination(struct checking *c)
 	check_spaces(c);
 	check_networks(c);
 	check_formats(c);
-	check_programs(c);
+	check_programs(c, SIDE_DESTINATION);
 }
 
 uint32_t check_run(const struct check_world *world, enum side side, const struct msg_plan *plan,

@@ -18,6 +18,9 @@
 
 #include "common/clock.h"
 
+#define LISTEN_FD 3 /* sd_listen_fds(3) */
+#define LISTEN_PID "LISTEN_PID="
+
 extern char **environ;
 
 /* What the child needs, made before the fork: after it, only async-signal-safe calls are allowed. */
@@ -25,8 +28,9 @@ struct launch {
 	char path[PATH_MAX];
 	const char *const *argv;
 	char **env;
-	int fds[3]; /* become 0, 1, 2; each above 2 or -1 for inherited */
-	int keep_fd;
+	int fds[3];          /* become 0, 1, 2; each above 2 or -1 for inherited */
+	int listen_fd;       /* -1: none */
+	char listen_pid[32]; /* "LISTEN_PID=" and, in the child, its pid: in env */
 	unsigned flags;
 	pid_t parent;
 	int report_fd; /* errno, if the exec fails */
@@ -65,26 +69,31 @@ static bool same_variable(const char *a, const char *b)
 	return strncmp(a, b, length) == 0 && b[length] == '=';
 }
 
-/* Our environment with `additions` put over it; the array is malloc'ed, the texts are not copied. */
-static char **make_environment(const char *const additions[])
+/* Our environment with `additions` put over it, and what says that a socket is passed on (NULL: none); the array is
+ * malloc'ed, the texts are not copied. */
+static char **make_environment(const char *const additions[], char *listen_pid)
 {
 	size_t count = 0, extra = 0, n = 0;
 	while (environ && environ[count])
 		count++;
 	while (additions && additions[extra])
 		extra++;
-	char **env = calloc(count + extra + 1, sizeof(*env));
+	char **env = calloc(count + extra + 3, sizeof(*env));
 	if (!env)
 		return NULL;
 	for (size_t i = 0; i < count; i++) {
 		bool replaced = false;
 		for (size_t j = 0; j < extra; j++)
 			replaced |= same_variable(additions[j], environ[i]);
-		if (!replaced)
+		if (!replaced && strncmp(environ[i], "LISTEN_", 7) != 0) /* those are for us alone */
 			env[n++] = environ[i];
 	}
 	for (size_t j = 0; j < extra; j++)
 		env[n++] = (char *)(uintptr_t)additions[j]; /* execve wants char *, and does not write */
+	if (listen_pid) {
+		env[n++] = listen_pid;
+		env[n++] = (char *)(uintptr_t) "LISTEN_FDS=1";
+	}
 	return env;
 }
 
@@ -96,7 +105,19 @@ _Noreturn static void child_fail(const struct launch *launch)
 	_exit(127);
 }
 
-_Noreturn static void child_run(const struct launch *launch)
+/* snprintf is not async-signal-safe. */
+static void say_pid(char *text, pid_t pid)
+{
+	char digits[16];
+	size_t count = 0;
+	for (; pid > 0 && count < sizeof(digits); pid /= 10)
+		digits[count++] = (char)('0' + pid % 10);
+	while (count > 0)
+		*text++ = digits[--count];
+	*text = '\0';
+}
+
+_Noreturn static void child_run(struct launch *launch)
 {
 	sigset_t none;
 	sigemptyset(&none);
@@ -116,8 +137,12 @@ _Noreturn static void child_run(const struct launch *launch)
 			child_fail(launch);
 	if (close_range(3, ~0u, CLOSE_RANGE_CLOEXEC) < 0)
 		child_fail(launch);
-	if (launch->keep_fd >= 0 && fcntl(launch->keep_fd, F_SETFD, 0) < 0)
-		child_fail(launch);
+	if (launch->listen_fd >= 0) {
+		say_pid(launch->listen_pid + sizeof(LISTEN_PID) - 1, getpid());
+		if ((launch->listen_fd != LISTEN_FD && dup2(launch->listen_fd, LISTEN_FD) < 0) ||
+		    fcntl(LISTEN_FD, F_SETFD, 0) < 0)
+			child_fail(launch);
+	}
 	execve(launch->path, (char *const *)(uintptr_t)launch->argv, launch->env);
 	child_fail(launch);
 }
@@ -128,6 +153,15 @@ static int launch_child(struct launch *launch, pid_t *ret_pid, struct err *err)
 	int report[2];
 	if (pipe2(report, O_CLOEXEC) < 0)
 		return err_errno(err, ERR_IO, errno, "start %s: pipe", launch->path);
+	if (report[1] == LISTEN_FD) { /* which is needed in the child */
+		int moved = fcntl(report[1], F_DUPFD_CLOEXEC, LISTEN_FD + 1);
+		close(report[1]);
+		report[1] = moved;
+	}
+	if (report[1] < 0) {
+		close(report[0]);
+		return err_errno(err, ERR_IO, errno, "start %s: pipe", launch->path);
+	}
 	launch->report_fd = report[1];
 	launch->parent = getpid();
 	sigset_t all, before;
@@ -173,14 +207,15 @@ static int open_null(struct err *err)
 }
 
 int proc_start(struct proc_id *ret_id, const char *const argv[], const char *const env[], const char *log_path,
-               int keep_fd, unsigned flags, struct err *err)
+               int listen_fd, unsigned flags, struct err *err)
 {
-	struct launch launch = { .argv = argv, .fds = { -1, -1, -1 }, .keep_fd = keep_fd, .flags = flags };
+	struct launch launch = { .argv = argv, .fds = { -1, -1, -1 }, .listen_fd = listen_fd, .flags = flags };
 	int log_fd = -1, result = -1;
 	pid_t pid = -1;
 	if (find_program(argv[0], launch.path, err) < 0)
 		return -1;
-	launch.env = make_environment(env);
+	snprintf(launch.listen_pid, sizeof(launch.listen_pid), LISTEN_PID);
+	launch.env = make_environment(env, listen_fd >= 0 ? launch.listen_pid : NULL);
 	if (!launch.env)
 		return err_set(err, ERR_NO_MEMORY, "start %s: no memory", argv[0]);
 	launch.fds[0] = open_null(err);
@@ -347,7 +382,7 @@ static void close_all(const int fds[], size_t count)
 int proc_run(const char *const argv[], const char *const env[], char *ret_output, size_t *bytes, unsigned timeout_ms,
              struct err *err)
 {
-	struct launch launch = { .argv = argv, .fds = { -1, -1, -1 }, .keep_fd = -1, .flags = PROC_DIE_WITH_US };
+	struct launch launch = { .argv = argv, .fds = { -1, -1, -1 }, .listen_fd = -1, .flags = PROC_DIE_WITH_US };
 	char words[256] = "";
 	struct collect out = { .fd = -1, .text = ret_output, .size = ret_output ? *bytes : 0 };
 	struct collect errors = { .fd = -1, .text = words, .size = sizeof(words), .tail = true };
@@ -357,7 +392,7 @@ int proc_run(const char *const argv[], const char *const env[], char *ret_output
 		ret_output[0] = '\0';
 	if (find_program(argv[0], launch.path, err) < 0)
 		return -1;
-	launch.env = make_environment(env);
+	launch.env = make_environment(env, NULL);
 	if (!launch.env)
 		return err_set(err, ERR_NO_MEMORY, "start %s: no memory", argv[0]);
 	launch.fds[0] = open_null(err);

@@ -23,9 +23,10 @@ enum proc_flags {
 
 /* Starts argv[0] (searched in PATH) with the given environment additions ("NAME=VALUE", NULL-ended, may be NULL);
  * standard input is /dev/null, output and error go to log_path (appended; NULL: inherited). All other descriptors are
- * closed but `keep_fd` (-1: none), which is inherited under its number. Signals are unblocked and default. */
+ * closed but `listen_fd` (-1: none), a listening socket that it gets as systemd would pass it: as descriptor 3, with
+ * LISTEN_FDS and LISTEN_PID, see sd_listen_fds(3). Signals are unblocked and default. */
 int proc_start(struct proc_id *ret_id, const char *const argv[], const char *const env[], const char *log_path,
-               int keep_fd, unsigned flags, struct err *err);
+               int listen_fd, unsigned flags, struct err *err);
 
 /* Starts, waits at most timeout_ms, collects at most *bytes - 1 bytes of standard output (NUL-terminated; NULL: none).
  * Fails if it cannot be started, does not end with 0, or is late (it is killed then); the text has its last error line.

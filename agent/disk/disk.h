@@ -107,18 +107,19 @@ struct disk_source;
 struct disk_range {
 	uint64_t offset, bytes;
 };
-/* Whether a running VM's disk of this format can be copied. Not qcow2: what its cached metadata says would have to be
- * flushed under the running guest before each pass, and every way to do that aborts QEMU 7.2 (docs/STORAGE.md). */
-static inline bool disk_source_can(enum disk_format format)
-{
-	return format == FORMAT_RAW;
-}
+/* Has the VM's own front-end flush: what the VM was told is written is then in the image file, where it is included.
+ * Nobody else can flush a live image without draining it, which aborts QEMU 7.2 (docs/STORAGE.md). */
+struct disk_flush {
+	int (*run)(void *ctx, struct err *err); /* blocks; any thread */
+	void *ctx;
+};
 /* Attaches to the disk's block backend over QMP and starts logging writes (bitmap named drover-MIGRATION-…). A raw
- * image is read through a second read-only open of the file, its bitmap through a shadow node in the main thread: never
- * an NBD export of the live node (it aborts QEMU 7.2 when a client leaves). Leftovers of an earlier leg of the same
- * migration are taken away first. ERR_UNSUPPORTED: not raw (see source_qemu.c for why). */
+ * image is read through a second read-only open of the file, a qcow2 image by a qemu-nbd that is started anew for each
+ * pass after a flush; the bitmap through a shadow node in the main thread: never an NBD export of the live node (it
+ * aborts QEMU 7.2 when a client leaves). Leftovers of an earlier leg of the same migration are taken away first.
+ * `flush` is needed for qcow2, NULL will do for raw. ERR_UNSUPPORTED: qcow2 with a backing file, or without `flush`. */
 int disk_source_open(struct disk_source **ret_source, const struct hypervisor_disk *disk, uint64_t migration,
-                     struct err *err);
+                     const struct disk_flush *flush, struct err *err);
 /* Ranges to copy in pass 0: allocated and not known zero. malloc'ed list. */
 int disk_source_allocated(struct disk_source *source, struct disk_range **ret_ranges, size_t *ret_count,
                           struct err *err);

@@ -33,6 +33,8 @@ int source_names_make(struct source_names *ret_names, const struct hypervisor_di
 	             disk->qmp_path, migration);
 	if (n >= 108) /* sun_path */
 		return err_set(err, ERR_CONFIG, "%s: path too long for a socket beside it", disk->qmp_path);
+	snprintf(ret_names->reader, sizeof(ret_names->reader), "%.*s%s.nbd", directory, disk->qmp_path,
+	         ret_names->shadow);
 	return 0;
 }
 
@@ -114,6 +116,7 @@ int source_clean_with(struct qmp *qmp, const struct hypervisor_disk *disk, const
 	json_t *nodes = NULL, *entry;
 	size_t i;
 	int result = 0;
+	unlink(names->reader);
 	if (source_export_remove(qmp, names->shadow, err) < 0)
 		return -1;
 	if (disk->nbd_path[0] == 0 && access(names->socket, F_OK) == 0) {

@@ -4,6 +4,7 @@
 #define DROVER_SOURCE_INT_H
 
 #include "agent/disk/disk.h"
+#include "agent/disk/nbdio.h"
 #include "agent/disk/qmp.h"
 #include "agent/disk/wait.h"
 
@@ -15,6 +16,7 @@ struct source_names {
 	char prefix[SOURCE_NODE_NAME];
 	char shadow[SOURCE_NODE_NAME]; /* the shadow node, and the export of it */
 	char socket[LIMIT_PATH];       /* of an NBD server that we start */
+	char reader[LIMIT_PATH];       /* of a second reader of this disk's image */
 };
 int source_names_make(struct source_names *ret_names, const struct hypervisor_disk *disk, uint64_t migration,
                       struct err *err);
@@ -32,6 +34,26 @@ int source_map_file(int fd, uint64_t size_bytes, struct source_ranges *ranges, s
 /* The dirty parts of a bitmap that is exported over NBD at `socket`. */
 int source_map_bitmap(const char *socket, const char *export_name, const char *bitmap, uint64_t size_bytes,
                       const struct disk_cancel *cancel, struct source_ranges *ranges, struct err *err);
+
+/* A second reader of an image whose format QEMU must decode: a qemu-nbd of our own, read only, on the file as it is
+ * now. It ends with its one connection, so with the leg. */
+struct source_reader {
+	struct nbd_handle *nbd; /* NULL: not open */
+	struct proc_id process;
+};
+/* `direct`: past the page cache, as the backend has it. `socket`: a path that is used for a moment. */
+int source_reader_open(struct source_reader *reader, const struct hypervisor_disk *disk, bool direct,
+                       const char *socket, const struct disk_cancel *cancel, struct err *err);
+void source_reader_close(struct source_reader *reader);
+int source_reader_read(struct source_reader *reader, uint64_t offset, void *buffer, size_t bytes,
+                       const struct disk_cancel *cancel, struct err *err);
+/* What is not zero. */
+int source_reader_map(struct source_reader *reader, uint64_t size_bytes, const struct disk_cancel *cancel,
+                      struct source_ranges *ranges, struct err *err);
+
+/* Asks for the extents of a meta context that was negotiated; those with (flags & mask) == value are appended. */
+int source_map_query(struct nbd_handle *nbd, const char *context, uint32_t mask, uint32_t value, uint64_t size_bytes,
+                     uint64_t gap, const struct disk_cancel *cancel, struct source_ranges *ranges, struct err *err);
 
 /* Takes away what is called drover-MIGRATION-… on this node. */
 int source_clean_with(struct qmp *qmp, const struct hypervisor_disk *disk, const struct source_names *names,

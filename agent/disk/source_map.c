@@ -7,7 +7,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "agent/disk/nbdio.h"
 #include "agent/disk/source_int.h"
 
 #define MAP_QUERY_BYTES (1u << 30) /* asked for at a time: block status lengths have 32 bits on the wire */
@@ -64,6 +63,8 @@ int source_map_file(int fd, uint64_t size_bytes, struct source_ranges *ranges, s
 struct map_query {
 	struct source_ranges *ranges;
 	const char *context;
+	uint32_t mask, value;
+	uint64_t gap;
 	uint64_t at, size_bytes; /* `at`: all before it is known */
 	bool failed;
 	struct err err;
@@ -79,33 +80,37 @@ static int on_extents(void *ctx, const char *context, uint64_t offset, uint32_t 
 		uint64_t bytes = entries[i];
 		if (bytes > query->size_bytes - query->at)
 			bytes = query->size_bytes - query->at;
-		if ((entries[i + 1] & 1) && source_ranges_add(query->ranges, query->at, bytes, 0, &query->err) < 0)
+		if ((entries[i + 1] & query->mask) == query->value &&
+		    source_ranges_add(query->ranges, query->at, bytes, query->gap, &query->err) < 0)
 			query->failed = true;
 		query->at += bytes;
 	}
 	return 0;
 }
 
-static int query_all(struct nbd_handle *nbd, struct map_query *query, const struct disk_cancel *cancel, struct err *err)
+int source_map_query(struct nbd_handle *nbd, const char *context, uint32_t mask, uint32_t value, uint64_t size_bytes,
+                     uint64_t gap, const struct disk_cancel *cancel, struct source_ranges *ranges, struct err *err)
 {
-	int can = nbd_can_meta_context(nbd, query->context);
+	struct map_query query = {
+		.ranges = ranges, .context = context, .mask = mask, .value = value, .gap = gap, .size_bytes = size_bytes
+	};
+	int can = nbd_can_meta_context(nbd, context);
 	int64_t size = nbd_get_size(nbd);
 	if (can <= 0)
-		return err_set(err, ERR_BACKEND, "the block backend does not offer %s", query->context);
-	if (size < 0 || (uint64_t)size < query->size_bytes)
-		return err_set(err, ERR_BACKEND, "the block backend's bitmap is too short");
-	while (query->at < query->size_bytes) {
-		uint64_t before = query->at, left = query->size_bytes - before;
+		return err_set(err, ERR_BACKEND, "%s is not offered", context);
+	if (size < 0 || (uint64_t)size < size_bytes)
+		return err_set(err, ERR_BACKEND, "it is shorter than the disk");
+	while (query.at < size_bytes) {
+		uint64_t before = query.at, left = size_bytes - before;
 		uint64_t ask = left > MAP_QUERY_BYTES ? MAP_QUERY_BYTES : left;
-		nbd_extent_callback callback = { .callback = on_extents, .user_data = query };
+		nbd_extent_callback callback = { .callback = on_extents, .user_data = &query };
 		int64_t cookie = nbd_aio_block_status(nbd, ask, before, callback, NBD_NULL_COMPLETION, 0);
 		if (nbdio_finish(nbd, cookie, cancel, disk_now_ms() + MAP_QUERY_MS, err) < 0)
 			return -1;
-		if (query->failed)
-			return err_set(err, query->err.code, "%s", query->err.text);
-		if (query->at == before)
-			return err_set(err, ERR_BACKEND, "the block backend says nothing about offset %" PRIu64,
-			               before);
+		if (query.failed)
+			return err_set(err, query.err.code, "%s", query.err.text);
+		if (query.at == before)
+			return err_set(err, ERR_BACKEND, "nothing is said about offset %" PRIu64, before);
 	}
 	return 0;
 }
@@ -116,11 +121,10 @@ int source_map_bitmap(const char *socket, const char *export_name, const char *b
 	char context[128];
 	struct nbd_handle *nbd = NULL;
 	struct err why = { 0 };
-	struct map_query query = { .ranges = ranges, .context = context, .size_bytes = size_bytes };
 	snprintf(context, sizeof(context), "qemu:dirty-bitmap:%s", bitmap);
 	int result = nbdio_open_unix(&nbd, socket, export_name, context, cancel, &why);
 	if (result == 0)
-		result = query_all(nbd, &query, cancel, &why);
+		result = source_map_query(nbd, context, 1, 1, size_bytes, 0, cancel, ranges, &why);
 	nbdio_close(nbd);
 	if (result < 0) {
 		bool keep = why.code == ERR_CANCELLED || why.code == ERR_NO_MEMORY;

@@ -11,10 +11,11 @@
  * the old one ends. A write between the two is in both, and is sent twice; none is lost. QEMU sets the bits when a
  * write completes, so what the old bitmap holds is in the file by then.
  *
- * qcow2 is refused. Its mapping lives in QEMU until it is flushed, and a second reader sees the file only. What would
- * flush it from outside drains the live node (blockdev-reopen, any job) or takes a parent of it away again (a FUSE
- * export, which moves the node out of its iothread): each of them aborted qemu-storage-daemon 7.2 under a writing
- * guest.
+ * Data of a qcow2 image: its mapping lives in QEMU until it is flushed, and a second reader sees the file only. What
+ * would flush it from outside drains the live node (blockdev-reopen, any job) or takes a parent of it away again (a
+ * FUSE export, which moves the node out of its iothread): each of them aborted qemu-storage-daemon 7.2 under a writing
+ * guest. So the VM's own front-end flushes, after each swap, and the image is read by a reader that is opened after
+ * that: see source_reader.c for why that is enough.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -34,8 +35,11 @@ struct disk_source {
 	struct hypervisor_disk disk;
 	struct source_names names;
 	struct disk_cancel cancel;
-	int fd;       /* the image file, read only */
-	void *bounce; /* O_DIRECT only: the backend bypasses the page cache, so we must too */
+	struct disk_flush flush;     /* qcow2 */
+	struct source_reader reader; /* qcow2 */
+	bool direct;                 /* the backend bypasses the page cache, so we must too */
+	int fd;                      /* raw: the image file, read only */
+	void *bounce;                /* raw with O_DIRECT only */
 	/* The bitmap that records now is PREFIXsequence. Changed only while the monitor is held, so that who holds it
 	 * sees the name that is true, in another thread too. */
 	_Atomic unsigned sequence;
@@ -60,10 +64,41 @@ static int bitmap_run(struct qmp *qmp, const char *command, const char *node, co
 	return qmp_run(qmp, command, json_pack("{s:s, s:s}", "node", node, "name", name), QMP_COMMAND_MS, NULL, err);
 }
 
+/* The reader sees the image as it is after a flush, so everything that was written before. */
+static int open_anew(struct disk_source *source, struct err *err)
+{
+	if (source->disk.format == FORMAT_RAW)
+		return 0;
+	source_reader_close(&source->reader);
+	if (source->flush.run(source->flush.ctx, err) != 0)
+		return err_wrap(err, "disk %s: flush", source->disk.name);
+	return source_reader_open(&source->reader, &source->disk, source->direct, source->names.reader, &source->cancel,
+	                          err);
+}
+
+/* The image must be all in this one file. */
+static int check_image(const struct disk_source *source, const json_t *node, struct err *err)
+{
+	const json_t *image = json_object_get(node, "image");
+	const char *format = json_string_value(json_object_get(image, "format"));
+	if (source->flush.run == NULL)
+		return err_set(err, ERR_UNSUPPORTED, "%s: nobody can flush it while the VM runs", source->disk.path);
+	if (format == NULL || strcmp(format, disk_format_name(source->disk.format)) != 0)
+		return err_set(err, ERR_CONFLICT, "%s is %s for the block backend, not %s", source->disk.path,
+		               format != NULL ? format : "of no known format", disk_format_name(source->disk.format));
+	if (json_object_get(image, "backing-filename") != NULL)
+		return err_set(err, ERR_UNSUPPORTED, "%s has a backing file; flatten it first (qemu-img rebase -b '')",
+		               source->disk.path);
+	return 0;
+}
+
 /* Opens the file the way the backend has it: two opens agree only if both or none go through the page cache. */
 static int open_image(struct disk_source *source, const json_t *node, struct err *err)
 {
 	bool direct = json_is_true(json_object_get(json_object_get(node, "cache"), "direct"));
+	source->direct = direct;
+	if (source->disk.format != FORMAT_RAW)
+		return check_image(source, node, err);
 	source->fd = open(source->disk.path, O_RDONLY | O_CLOEXEC | (direct ? O_DIRECT : 0));
 	if (source->fd < 0)
 		return err_errno(err, ERR_IO, errno, "open %s", source->disk.path);
@@ -90,6 +125,7 @@ static int begin_log(struct disk_source *source, struct qmp *qmp, struct err *er
 
 static void source_free(struct disk_source *source)
 {
+	source_reader_close(&source->reader);
 	if (source->fd >= 0)
 		close(source->fd);
 	free(source->bounce);
@@ -98,20 +134,17 @@ static void source_free(struct disk_source *source)
 }
 
 int disk_source_open(struct disk_source **ret_source, const struct hypervisor_disk *disk, uint64_t migration,
-                     struct err *err)
+                     const struct disk_flush *flush, struct err *err)
 {
 	struct qmp *qmp = NULL;
 	json_t *node = NULL;
 	int result = -1;
-	if (!disk_source_can(disk->format))
-		return err_set(
-			err, ERR_UNSUPPORTED,
-			"disk %s is %s: a running VM's disk can be copied only if it is raw; convert it with qemu-img",
-			disk->name, disk_format_name(disk->format));
 	struct disk_source *source = calloc(1, sizeof(*source));
 	if (!source)
 		return err_set(err, ERR_NO_MEMORY, "no memory");
 	source->disk = *disk;
+	if (flush != NULL)
+		source->flush = *flush;
 	source->fd = -1;
 	source->cancel.event_fd = -1;
 	if (disk_cancel_open(&source->cancel, err) == 0 &&
@@ -137,7 +170,12 @@ int disk_source_allocated(struct disk_source *source, struct disk_range **ret_ra
                           struct err *err)
 {
 	struct source_ranges ranges = { 0 };
-	if (source_map_file(source->fd, source->disk.size_bytes, &ranges, err) < 0) {
+	int result = open_anew(source, err);
+	if (result == 0 && source->disk.format == FORMAT_RAW)
+		result = source_map_file(source->fd, source->disk.size_bytes, &ranges, err);
+	else if (result == 0)
+		result = source_reader_map(&source->reader, source->disk.size_bytes, &source->cancel, &ranges, err);
+	if (result != 0) {
 		free(ranges.list);
 		return err_wrap(err, "disk %s", source->disk.name);
 	}
@@ -221,6 +259,11 @@ int disk_source_swap(struct disk_source *source, struct disk_range **ret_ranges,
 		free(ranges.list);
 		return err_wrap(err, "disk %s: write log", source->disk.name);
 	}
+	if (open_anew(source, err) != 0) {
+		source->broken = true; /* what was written is known to nobody but this list */
+		free(ranges.list);
+		return -1;
+	}
 	*ret_ranges = ranges.list;
 	*ret_count = ranges.count;
 	return 0;
@@ -278,6 +321,10 @@ int disk_source_read(struct disk_source *source, uint64_t offset, void *buffer, 
 	char *at = buffer;
 	if (offset > source->disk.size_bytes || bytes > source->disk.size_bytes - offset)
 		return err_set(err, ERR_INTERNAL, "disk %s: read outside the disk", source->disk.name);
+	if (source->disk.format != FORMAT_RAW)
+		return source_reader_read(&source->reader, offset, buffer, bytes, &source->cancel, err) != 0
+		               ? err_wrap(err, "disk %s: read at %" PRIu64, source->disk.name, offset)
+		               : 0;
 	while (bytes > 0) {
 		if (disk_cancelled(&source->cancel))
 			return err_set(err, ERR_CANCELLED, "cancelled");

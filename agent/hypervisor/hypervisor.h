@@ -99,6 +99,9 @@ struct hypervisor_ops {
 	int (*source_is_suspended)(struct hypervisor_source *source, struct err *err);
 	/* Running again, for certain, when it returns 0. Idempotent. Ends dirty logging and throttling. */
 	int (*source_resume)(struct hypervisor_source *source, struct err *err);
+	/* All that the VM was told is written is in its image files, metadata of the format included. It may run or be
+	 * suspended. Blocks until the flush is done. Thread-safe. */
+	int (*source_flush)(struct hypervisor_source *source, struct err *err);
 	/* Takes `percent` of its speed from the guest (0: none). */
 	int (*source_throttle)(struct hypervisor_source *source, unsigned percent, struct err *err);
 	/* Destroys the VM and forgets its record; its disks' files stay. Done if it is gone already. Idempotent. */

@@ -119,6 +119,7 @@ const struct hypervisor_ops hypervisor_sim = {
 	.source_cancel = sim_source_cancel,
 	.source_is_suspended = sim_source_is_suspended,
 	.source_resume = sim_source_resume,
+	.source_flush = sim_source_flush,
 	.source_throttle = sim_source_throttle,
 	.source_destroy = sim_source_destroy,
 	.dest_create = sim_dest_create,

@@ -9,6 +9,7 @@
  *  fds             memory and dirty bitmap, two descriptors with SCM_RIGHTS; "memory" bytes
  *  dirty-log       "on": a bit for each page is set after the page was written; set on: bits cleared
  *  throttle        "percent" of its speed that the guest loses
+ *  flush           answered when everything that was answered before is flushed; also while it is suspended
  *  suspend         answered when the tick is over and its disk writes are answered and flushed; "state": the state blob
  *  resume          goes on; done if it runs
  *  incoming        "state": the state blob of a guest whose memory was just filled in

@@ -60,6 +60,7 @@ int sim_source_send(struct hypervisor_source *source, const struct hypervisor_se
 void sim_source_cancel(struct hypervisor_source *source);
 int sim_source_is_suspended(struct hypervisor_source *source, struct err *err);
 int sim_source_resume(struct hypervisor_source *source, struct err *err);
+int sim_source_flush(struct hypervisor_source *source, struct err *err);
 int sim_source_throttle(struct hypervisor_source *source, unsigned percent, struct err *err);
 int sim_source_destroy(struct hypervisor *hv, const uuid_bytes uuid, struct err *err);
 int sim_dest_create(struct hypervisor *hv, const struct msg_plan *plan, uint64_t migration,

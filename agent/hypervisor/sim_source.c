@@ -98,6 +98,12 @@ int sim_source_resume(struct hypervisor_source *source, struct err *err)
 	                NULL, err);
 }
 
+int sim_source_flush(struct hypervisor_source *source, struct err *err)
+{
+	return sim_call(&source->hv->paths, source->record.name, json_pack("{s:s}", "op", "flush"), SIM_SUSPEND_MS,
+	                &source->cancel, NULL, err);
+}
+
 int sim_source_throttle(struct hypervisor_source *source, unsigned percent, struct err *err)
 {
 	return sim_call(&source->hv->paths, source->record.name,

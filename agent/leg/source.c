@@ -96,16 +96,23 @@ static int match_disks(struct source *source, struct err *err)
 	return 0;
 }
 
+static int flush_vm(void *ctx, struct err *err)
+{
+	struct source *source = ctx;
+	return source->leg->ops->source_flush(source->vm, err);
+}
+
 static int open_live(struct source_disk *disk, struct err *err)
 {
 	struct leg *leg = disk->source->leg;
+	const struct disk_flush flush = { flush_vm, disk->source };
 	struct journal_resource bitmap = { .kind = RESOURCE_BITMAP, .state = RESOURCE_INTENT };
 	memcpy(bitmap.name, disk->hv.name, sizeof(bitmap.name));
 	memcpy(bitmap.path, disk->hv.qmp_path, sizeof(bitmap.path));
 	if (leg_resource_add(leg, &bitmap, err))
 		return -1;
 	disk->bitmap_id = bitmap.id;
-	if (disk_source_open(&disk->live, &disk->hv, leg->options.migration, err))
+	if (disk_source_open(&disk->live, &disk->hv, leg->options.migration, &flush, err))
 		return err_wrap(err, "disk %s", disk->hv.name);
 	if (cancel_add(leg->work, cancel_live, disk->live, err))
 		return -1;

@@ -68,6 +68,7 @@ struct guest {
 	pthread_cond_t changed; /* state or a wish; CLOCK_MONOTONIC */
 	enum guest_state state;
 	bool want_suspend, want_end;
+	uint64_t flushes_wanted, flushes_done; /* by others, who wait; equal: nobody does */
 	unsigned throttle_percent;
 	pthread_t worker;
 	bool worker_started;

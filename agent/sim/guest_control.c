@@ -115,6 +115,26 @@ static int do_suspend(struct guest *guest, const json_t *request, json_t *reply,
 	return result;
 }
 
+/* The worker does it: the connections to the disks are its own. */
+static int do_flush(struct guest *guest, const json_t *request, json_t *reply, struct err *err)
+{
+	(void)request;
+	(void)reply;
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_sec += SUSPEND_S;
+	pthread_mutex_lock(&guest->lock);
+	uint64_t mine = ++guest->flushes_wanted;
+	pthread_cond_broadcast(&guest->changed);
+	while (guest->flushes_done < mine && !guest->want_end &&
+	       (guest->state == GUEST_RUNNING || guest->state == GUEST_SUSPENDED))
+		if (pthread_cond_timedwait(&guest->changed, &guest->lock, &until) == ETIMEDOUT)
+			break;
+	int result = guest->flushes_done >= mine ? 0 : refuse(guest, "flush", err);
+	pthread_mutex_unlock(&guest->lock);
+	return result;
+}
+
 static int do_resume(struct guest *guest, const json_t *request, json_t *reply, struct err *err)
 {
 	(void)request;
@@ -286,8 +306,9 @@ static const struct {
 	{ "dirty-log", do_dirty_log, false, false }, { "throttle", do_throttle, false, false },
 	{ "suspend", do_suspend, false, false },     { "resume", do_resume, false, false },
 	{ "incoming", do_incoming, false, false },   { "attach", do_attach, false, false },
-	{ "unpause", do_unpause, false, false },     { "shutdown", do_end, false, true },
-	{ "destroy", do_end, false, true },          { "discard", do_discard, false, true },
+	{ "flush", do_flush, false, false },         { "unpause", do_unpause, false, false },
+	{ "shutdown", do_end, false, true },         { "destroy", do_end, false, true },
+	{ "discard", do_discard, false, true },
 };
 
 static void send_reply(struct caller *caller, json_t *reply, bool fds)

@@ -152,6 +152,23 @@ static void stop_at_boundary(struct guest *guest)
 	pthread_cond_broadcast(&guest->changed);
 }
 
+/* For those who wait for it: all that was asked for before it begins. Under the lock, which is let go of meanwhile. */
+static void flush_for_others(struct guest *guest)
+{
+	struct err err = { 0 };
+	uint64_t wanted = guest->flushes_wanted;
+	pthread_mutex_unlock(&guest->lock);
+	int flushed = guest_disks_flush(guest, &err);
+	pthread_mutex_lock(&guest->lock);
+	if (flushed != 0) {
+		log_error("guest=%s flush: %s", guest->record.name, err.text);
+		guest->state = GUEST_FAILED;
+	} else {
+		guest->flushes_done = wanted;
+	}
+	pthread_cond_broadcast(&guest->changed);
+}
+
 /* Waits until the next tick is due; false: the worker is to end. Ticks are late when they must be, never skipped, and
  * what is late is not caught up with in a burst. */
 static bool wait_for_tick(struct guest *guest, int64_t *due_ns)
@@ -160,7 +177,10 @@ static bool wait_for_tick(struct guest *guest, int64_t *due_ns)
 	pthread_mutex_lock(&guest->lock);
 	while (!guest->want_end) {
 		int64_t now = now_ns();
-		if (guest->state != GUEST_RUNNING) {
+		if (guest->flushes_done < guest->flushes_wanted &&
+		    (guest->state == GUEST_RUNNING || guest->state == GUEST_SUSPENDED)) {
+			flush_for_others(guest);
+		} else if (guest->state != GUEST_RUNNING) {
 			*due_ns = 0;
 			pthread_cond_wait(&guest->changed, &guest->lock);
 		} else if (guest->want_suspend) {

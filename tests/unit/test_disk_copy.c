@@ -9,6 +9,7 @@
 struct combination {
 	enum exporter_kind kind;
 	enum disk_format format; /* of the receiver */
+	enum disk_format source; /* of the VM's disk */
 };
 
 /* A source with its guest, and a receiver. */
@@ -51,9 +52,10 @@ static void rig_make(struct rig *rig, const struct combination *c, struct disk_l
 {
 	struct err err = { 0 };
 	memset(rig, 0, sizeof(*rig));
-	fixture_make(&rig->f, FORMAT_RAW, COPY_SIZE_BYTES);
+	const struct disk_flush flush = { fixture_flush, &rig->f };
+	fixture_make(&rig->f, c->source, COPY_SIZE_BYTES);
 	rig_receiver(rig, c);
-	fixture_ok(disk_source_open(&rig->source, &rig->f.disk, FIXTURE_MIGRATION, &err), &err);
+	fixture_ok(disk_source_open(&rig->source, &rig->f.disk, FIXTURE_MIGRATION, &flush, &err), &err);
 	fixture_ok(sink_open(&rig->sink, &rig->access, connect_exporter, rig->exporter, &err), &err);
 	fixture_ok(disk_copy_new(&rig->copy, rig->source, rig->sink, rig->f.disk.size_bytes, limit, &rig->stats, &err),
 	           &err);
@@ -122,7 +124,7 @@ static void copying__guest_writes_all_the_time__images_equal(void **state)
 	struct exporter *exporter = rig.exporter;
 	rig.exporter = NULL;
 	fixture_ok(exporter_revoke(exporter, &err), &err);
-	fixture_same(rig.f.disk.path, FORMAT_RAW, rig.target, c->format);
+	fixture_same(rig.f.disk.path, c->source, rig.target, c->format);
 	assert_true(proc_alive(&rig.f.backend));
 	rig_free(&rig);
 }
@@ -268,20 +270,29 @@ static void limit__two_streams__hold_the_rate_together(void **state)
 	disk_limit_free(limit);
 }
 
-static struct combination nbd_raw = { EXPORTER_NBD, FORMAT_RAW }, nbd_qcow2 = { EXPORTER_NBD, FORMAT_QCOW2 },
-			  iscsi_raw = { EXPORTER_ISCSI, FORMAT_RAW }, iscsi_qcow2 = { EXPORTER_ISCSI, FORMAT_QCOW2 };
+/* clang-format off */
+static struct combination nbd_raw = { EXPORTER_NBD, FORMAT_RAW, FORMAT_RAW },
+	nbd_qcow2 = { EXPORTER_NBD, FORMAT_QCOW2, FORMAT_RAW },
+	iscsi_raw = { EXPORTER_ISCSI, FORMAT_RAW, FORMAT_RAW },
+	iscsi_qcow2 = { EXPORTER_ISCSI, FORMAT_QCOW2, FORMAT_RAW },
+	qcow2_nbd_raw = { EXPORTER_NBD, FORMAT_RAW, FORMAT_QCOW2 },
+	qcow2_nbd_qcow2 = { EXPORTER_NBD, FORMAT_QCOW2, FORMAT_QCOW2 };
 
-#define FOR_ALL(test)                                                                                           \
-	{ #test " nbd raw", test, NULL, NULL, &nbd_raw }, { #test " nbd qcow2", test, NULL, NULL, &nbd_qcow2 }, \
-		{ #test " iscsi raw", test, NULL, NULL, &iscsi_raw },                                           \
-	{                                                                                                       \
-#test " iscsi qcow2", test, NULL, NULL, &iscsi_qcow2                                            \
-	}
+#define FOR_ALL(test) \
+	{ #test " nbd raw", test, NULL, NULL, &nbd_raw }, \
+	{ #test " nbd qcow2", test, NULL, NULL, &nbd_qcow2 }, \
+	{ #test " iscsi raw", test, NULL, NULL, &iscsi_raw }, \
+	{ #test " iscsi qcow2", test, NULL, NULL, &iscsi_qcow2 }
+#define FOR_QCOW2(test) \
+	{ #test " qcow2 to raw", test, NULL, NULL, &qcow2_nbd_raw }, \
+	{ #test " qcow2 to qcow2", test, NULL, NULL, &qcow2_nbd_qcow2 }
+/* clang-format on */
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		FOR_ALL(copying__guest_writes_all_the_time__images_equal),
+		FOR_QCOW2(copying__guest_writes_all_the_time__images_equal),
 		FOR_ALL(fence__late_write__fails_and_changes_nothing),
 		FOR_ALL(copying__cancelled_in_the_middle__returns_at_once),
 		FOR_ALL(copying__exporter_killed__fails_within_a_second),

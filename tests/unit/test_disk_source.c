@@ -69,7 +69,7 @@ static void swap__guest_wrote_two_places__exactly_those_are_given(void **state)
 	(void)state;
 	fixture_make(&f, FORMAT_RAW, SOURCE_SIZE_BYTES);
 	f.guest.nbd = guest_connect(&f);
-	fixture_ok(disk_source_open(&source, &f.disk, FIXTURE_MIGRATION, &err), &err);
+	fixture_ok(disk_source_open(&source, &f.disk, FIXTURE_MIGRATION, NULL, &err), &err);
 	guest_write(&f, f.guest.nbd, 5 * DISK_GRANULE_BYTES + 100 * 512, 4096, 0x11);
 	guest_write(&f, f.guest.nbd, 100 * DISK_GRANULE_BYTES, 2 * DISK_GRANULE_BYTES, 0x22);
 	fixture_ok(disk_source_dirty(source, &dirty, &err), &err);
@@ -110,7 +110,7 @@ static void swap__backend_without_nbd_server__starts_and_stops_its_own(void **st
 	fixture_ok(qmp_run(qmp, "nbd-server-stop", NULL, QMP_COMMAND_MS, NULL, &err), &err);
 	qmp_close(qmp);
 	f.disk.nbd_path[0] = '\0';
-	fixture_ok(disk_source_open(&source, &f.disk, FIXTURE_MIGRATION, &err), &err);
+	fixture_ok(disk_source_open(&source, &f.disk, FIXTURE_MIGRATION, NULL, &err), &err);
 	for (int i = 0; i < 3; i++) {
 		fixture_ok(disk_source_swap(source, &ranges, &count, &err), &err);
 		assert_int_equal(count, 0);
@@ -135,7 +135,7 @@ static void allocated__sparse_image__holes_are_left_out(void **state)
 	struct err err = { 0 };
 	(void)state;
 	fixture_make(&f, FORMAT_RAW, SOURCE_SIZE_BYTES);
-	fixture_ok(disk_source_open(&source, &f.disk, FIXTURE_MIGRATION, &err), &err);
+	fixture_ok(disk_source_open(&source, &f.disk, FIXTURE_MIGRATION, NULL, &err), &err);
 	fixture_ok(disk_source_allocated(source, &ranges, &count, &err), &err);
 	for (size_t i = 0; i < count; i++)
 		sum += ranges[i].bytes;
@@ -157,7 +157,7 @@ static void swap__hundreds_under_load__backend_and_guest_live(void **state)
 	(void)state;
 	fixture_make(&f, FORMAT_RAW, SOURCE_SIZE_BYTES);
 	fixture_guest_start(&f, 0);
-	fixture_ok(disk_source_open(&source, &f.disk, FIXTURE_MIGRATION, &err), &err);
+	fixture_ok(disk_source_open(&source, &f.disk, FIXTURE_MIGRATION, NULL, &err), &err);
 	for (unsigned i = 0; i < SWAPS_UNDER_LOAD; i++) {
 		struct disk_range *ranges = NULL;
 		size_t count = 0;
@@ -201,7 +201,7 @@ static void dirty__asked_while_another_thread_swaps__answers(void **state)
 	(void)state;
 	fixture_make(&f, FORMAT_RAW, SOURCE_SIZE_BYTES);
 	fixture_guest_start(&f, 500);
-	fixture_ok(disk_source_open(&asker.source, &f.disk, FIXTURE_MIGRATION, &err), &err);
+	fixture_ok(disk_source_open(&asker.source, &f.disk, FIXTURE_MIGRATION, NULL, &err), &err);
 	assert_int_equal(pthread_create(&thread, NULL, ask_dirty, &asker), 0);
 	for (unsigned i = 0; i < 50; i++) {
 		struct disk_range *ranges = NULL;
@@ -311,7 +311,7 @@ static void leg_killed__anywhere_in_a_swap__next_one_takes_over(void **state)
 		if (child == 0) {
 			struct disk_range *ranges;
 			size_t count;
-			if (disk_source_open(&source, &f.disk, FIXTURE_MIGRATION, NULL) < 0 ||
+			if (disk_source_open(&source, &f.disk, FIXTURE_MIGRATION, NULL, NULL) < 0 ||
 			    write(ready[1], "!", 1) != 1)
 				_exit(1);
 			while (disk_source_swap(source, &ranges, &count, NULL) == 0)
@@ -334,16 +334,16 @@ static void leg_killed__anywhere_in_a_swap__next_one_takes_over(void **state)
 	fixture_free(&f);
 }
 
-static void open__qcow2__is_refused_with_words(void **state)
+static void open__qcow2_that_nobody_flushes__is_refused(void **state)
 {
 	struct fixture f;
 	struct disk_source *source = NULL;
 	struct err err = { 0 };
 	(void)state;
 	fixture_make(&f, FORMAT_QCOW2, SOURCE_SIZE_BYTES);
-	assert_int_equal(disk_source_open(&source, &f.disk, FIXTURE_MIGRATION, &err), -1);
+	assert_int_equal(disk_source_open(&source, &f.disk, FIXTURE_MIGRATION, NULL, &err), -1);
 	assert_int_equal(err.code, ERR_UNSUPPORTED);
-	assert_non_null(strstr(err.text, "raw"));
+	assert_non_null(strstr(err.text, "flush"));
 	assert_true(backend_is_clean(&f));
 	fixture_free(&f);
 }
@@ -355,7 +355,7 @@ static void clean__backend_is_gone__is_done(void **state)
 	struct err err = { 0 };
 	(void)state;
 	fixture_make(&f, FORMAT_RAW, SOURCE_SIZE_BYTES);
-	fixture_ok(disk_source_open(&source, &f.disk, FIXTURE_MIGRATION, &err), &err);
+	fixture_ok(disk_source_open(&source, &f.disk, FIXTURE_MIGRATION, NULL, &err), &err);
 	fixture_backend_end(&f);
 	struct disk_range *ranges;
 	size_t count;
@@ -377,7 +377,7 @@ int main(void)
 		cmocka_unit_test(leg_killed__anywhere_in_a_swap__next_one_takes_over),
 		cmocka_unit_test(swap__hundreds_under_load__backend_and_guest_live),
 		cmocka_unit_test(dirty__asked_while_another_thread_swaps__answers),
-		cmocka_unit_test(open__qcow2__is_refused_with_words),
+		cmocka_unit_test(open__qcow2_that_nobody_flushes__is_refused),
 		cmocka_unit_test(clean__backend_is_gone__is_done),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -289,11 +289,13 @@ static void migration__aborted_after_the_copy__source_runs_again_and_destination
 	assert_false(sim_guest_alive(&move->b, "renamed", &id));
 	assert_false(sim_backend_alive(&move->b, "renamed", &id));
 	assert_int_equal(ops->source_is_suspended(move->source, &err), 1);
+	rig_ok(ops->source_flush(move->source, &err), &err);
 	long long tick = rig_ask(&move->a, "web", "tick", NULL);
 	rig_ok(ops->source_resume(move->source, &err), &err);
 	rig_ok(ops->source_resume(move->source, &err), &err);
 	assert_int_equal(ops->source_is_suspended(move->source, &err), 0);
 	rig_wait_tick(&move->a, "web", tick + 5);
+	rig_ok(ops->source_flush(move->source, &err), &err);
 	rig_ask(&move->a, "web", "state", text);
 	assert_string_equal(text, "running");
 	check_ledgers(move);
