@@ -106,6 +106,17 @@ bool verdict_may_resume(const struct verdict_facts *facts)
 	return !facts->stream_ended || verdict_of(facts) == VOTE_ABORT; /* V2, V8 */
 }
 
+bool verdict_may_let_go(const struct verdict_facts *facts)
+{
+	return facts->suspended && !facts->stream_ended && !facts->resumed &&
+	       facts->vote[PARTY_SOURCE] == VOTE_NONE; /* V12 */
+}
+
+bool verdict_may_take_back(const struct verdict_facts *facts, bool destination_fenced)
+{
+	return verdict_may_resume(facts) && (!facts->stream_ended || facts->renounced || destination_fenced); /* V12 */
+}
+
 bool verdict_may_release(const struct verdict_facts *facts)
 {
 	return verdict_of(facts) == VOTE_COMMIT && facts->running && !facts->renounced; /* V10 */

@@ -63,6 +63,13 @@ bool verdict_may_cast(enum party self, enum vote vote, const struct verdict_fact
 
 /* V8: may the source let the VM run again? */
 bool verdict_may_resume(const struct verdict_facts *facts);
+/* V12, for a disk that only one host may hold open at a time (exclusive volume activation); copied disks need neither.
+ * May the source let go of it now? It must have, before it sends the end of stream. */
+bool verdict_may_let_go(const struct verdict_facts *facts);
+/* V12: may the source take such a disk back, to resume? Beyond what V8 asks: the destination opens it only after the
+ * end of stream, so once that may have been sent, it must have renounced, or be fenced (`destination_fenced`: known to
+ * be powered off, by a fence agent or an operator). */
+bool verdict_may_take_back(const struct verdict_facts *facts, bool destination_fenced);
 /* V10: may the source let go of the VM? */
 bool verdict_may_release(const struct verdict_facts *facts);
 /* V6: may the destination journal `activating` and unpause? */

@@ -1,6 +1,7 @@
 # Programs that integration tests run beside ours, from test/ in the build directory.
-TOOLS := wire
+TOOLS := wire notify
 wire_ROOMS := shell proto common
+notify_ROOMS := common
 
 define tool_rules
 $(B)/test/$(1): $(B)/obj/tests/integration/$(1).o $(foreach r,$($(1)_ROOMS),$(B)/lib/lib$(r).a)

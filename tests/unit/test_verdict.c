@@ -208,6 +208,30 @@ static void v11__a_party_without_its_journal_does_not_vote(void **state)
 	assert_false(verdict_may_cast(PARTY_DESTINATION, VOTE_ABORT, &facts, &lost));
 }
 
+static void
+v12__exclusive_disk_is_let_go_before_the_end_of_stream_and_taken_back_only_from_a_destination_that_is_out(void **state)
+{
+	(void)state;
+	struct verdict_facts facts = { 0 };
+	assert_false(verdict_may_let_go(&facts)); /* the VM runs and writes */
+	facts.suspended = true;
+	assert_true(verdict_may_let_go(&facts));
+	facts.vote[PARTY_SOURCE] = VOTE_ABORT;
+	assert_false(verdict_may_let_go(&facts));
+	assert_true(verdict_may_take_back(&facts, false)); /* no end of stream: the destination never opened it */
+	facts = after_end_of_stream();
+	assert_false(verdict_may_let_go(&facts)); /* too late: the destination may open it */
+	facts.vote[PARTY_SOURCE] = facts.vote[PARTY_COORDINATOR] = VOTE_ABORT;
+	assert_true(verdict_may_resume(&facts)); /* as for copied disks */
+	assert_false(verdict_may_take_back(&facts, false));
+	assert_true(verdict_may_take_back(&facts, true));
+	facts.renounced = true;
+	assert_true(verdict_may_take_back(&facts, false));
+	facts = after_end_of_stream();
+	facts.vote[PARTY_SOURCE] = facts.vote[PARTY_DESTINATION] = VOTE_COMMIT;
+	assert_false(verdict_may_take_back(&facts, true)); /* a fence is no verdict */
+}
+
 static void v13__abort_compensations_and_commit_ones_exclude_each_other(void **state)
 {
 	(void)state;
@@ -516,6 +540,8 @@ int main(void)
 		cmocka_unit_test(v9__facts_only_grow_and_contradictions_are_noticed),
 		cmocka_unit_test(v10__source_releases_only_with_two_commits_and_the_destination_running),
 		cmocka_unit_test(v11__a_party_without_its_journal_does_not_vote),
+		cmocka_unit_test(
+			v12__exclusive_disk_is_let_go_before_the_end_of_stream_and_taken_back_only_from_a_destination_that_is_out),
 		cmocka_unit_test(v13__abort_compensations_and_commit_ones_exclude_each_other),
 		cmocka_unit_test(any_three_parties_and_two_faults__never_two_copies_never_stuck),
 	};
