@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what drover needs from Debian packages.
-#   deploy/deps.sh [build|run|test|all] [--check]
-# build: compile it. run: run a coordinator, an agent and the simulated fleet.
-# test: what `make check` and the tools behind the other make targets add.
+#   deploy/deps.sh [build|run|demo|test|all] [--check]
+# build: compile it. run: run a coordinator, an agent and the simulated fleet. demo: what the script of `make demo` adds.
+# test: what `make check` and the tools behind the other make targets add to all of these.
 # --check only says what is missing (exit 1 then), and changes nothing.
 # Says what it is about to install before it does. Needs root only if something is missing.
 set -eu
@@ -11,16 +11,17 @@ build="gcc make pkg-config protobuf-c-compiler libprotobuf-c-dev libzmq3-dev lib
  libsqlite3-dev libjansson-dev libssl-dev libxxhash-dev libsmartcols-dev libconfuse-dev
  libsystemd-dev libnbd-dev libiscsi-dev uthash-dev uuid-dev scdoc"
 run="qemu-system-common qemu-utils nbdkit tgt fuse3"
-check="clang libcmocka-dev valgrind libclang-rt-14-dev clang-format clang-tidy cppcheck gcovr jq"
+demo="jq procps"
+check="clang libcmocka-dev valgrind libclang-rt-14-dev clang-format clang-tidy cppcheck gcovr git spin"
 
 what=all
 only_say=no
 for arg in "$@"; do
 	case $arg in
-	build | run | test | all) what=$arg ;;
+	build | run | demo | test | all) what=$arg ;;
 	--check) only_say=yes ;;
 	*)
-		echo "deps.sh: unknown argument '$arg': use build, run, test or all, and --check" >&2
+		echo "deps.sh: unknown argument '$arg': use build, run, demo, test or all, and --check" >&2
 		exit 2
 		;;
 	esac
@@ -28,8 +29,9 @@ done
 case $what in
 build) wanted=$build ;;
 run) wanted=$run ;;
+demo) wanted=$demo ;;
 test) wanted=$check ;;
-all) wanted="$build $run $check" ;;
+all) wanted="$build $run $demo $check" ;;
 esac
 
 # shellcheck disable=SC2086 # a list of words on purpose

@@ -94,6 +94,6 @@ format:
 ## demo: two hosts in two pools on this machine, a live migration with disks, watched; installs what it needs
 .PHONY: demo
 demo:
-	$(Q)deploy/deps.sh build && deploy/deps.sh run
+	$(Q)deploy/deps.sh build && deploy/deps.sh run && deploy/deps.sh demo
 	$(Q)$(MAKE) --no-print-directory all
 	$(Q)tests/demo.sh $(B)/bin

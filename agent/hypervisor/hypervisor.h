@@ -97,7 +97,8 @@ struct hypervisor_ops {
 	void (*source_cancel)(struct hypervisor_source *source);
 	/* 1 suspended, 0 running, -1 unknown. */
 	int (*source_is_suspended)(struct hypervisor_source *source, struct err *err);
-	/* Running again, for certain, when it returns 0. Idempotent. Ends dirty logging and throttling. */
+	/* Running again, for certain, when it returns 0. Idempotent. Ends dirty logging and throttling. ERR_UNKNOWN_VM:
+	 * it has ended by itself, for certain (shut down or crashed inside, destroyed by hand). */
 	int (*source_resume)(struct hypervisor_source *source, struct err *err);
 	/* All that the VM was told is written is in its image files, metadata of the format included. It may run or be
 	 * suspended. Blocks until the flush is done. Thread-safe. */

@@ -93,6 +93,9 @@ int sim_source_is_suspended(struct hypervisor_source *source, struct err *err)
 
 int sim_source_resume(struct hypervisor_source *source, struct err *err)
 {
+	struct proc_id id;
+	if (!sim_guest_alive(&source->hv->paths, source->record.name, &id))
+		return err_set(err, ERR_UNKNOWN_VM, "guest %s: its process has ended", source->record.name);
 	/* Not the source's cancel: an abort that was asked for ends here, and this must get through. */
 	return sim_call(&source->hv->paths, source->record.name, json_pack("{s:s}", "op", "resume"), SIM_CALL_MS, NULL,
 	                NULL, err);

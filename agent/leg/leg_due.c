@@ -69,7 +69,8 @@ static void vm_done(struct leg *leg, int rc, const struct err *err)
 	bool source = leg->options.side == SIDE_SOURCE;
 	struct verdict_facts flag = { .resumed = source, .running = !source };
 	struct err why = { 0 };
-	if (!job_done(leg, JOB_VM, source ? "resumed" : "running", rc, err)) {
+	const char *what = !source ? "running" : leg->local.image_gone ? "not-resumed" : "resumed";
+	if (!job_done(leg, JOB_VM, what, rc, err)) {
 		again(leg);
 	} else if (leg->local.image_gone || leg->local.unpause_failed) {
 		; /* nothing runs, and that is a fact of its own */

@@ -113,7 +113,7 @@ static int open_live(struct source_disk *disk, struct err *err)
 		return -1;
 	disk->bitmap_id = bitmap.id;
 	if (disk_source_open(&disk->live, &disk->hv, leg->options.migration, &flush, err))
-		return err_wrap(err, "disk %s", disk->hv.name);
+		return -1;
 	if (cancel_add(leg->work, cancel_live, disk->live, err))
 		return -1;
 	bitmap.state = RESOURCE_MADE;
@@ -132,18 +132,22 @@ static int prepare(struct leg *leg, struct err *err)
 }
 
 /* ---- recovery ---- */
+/* A VM that is gone is a fact, and not an error. */
+static int take_gone(struct leg *leg, const struct err *why, struct err *err)
+{
+	if (why->code != ERR_UNKNOWN_VM) {
+		*err = *why;
+		return -1;
+	}
+	log_warning("event=vm-gone migration=%" PRIu64 " error=\"%s\"", leg->options.migration, why->text);
+	leg_post_image_gone(leg);
+	return 0;
+}
+
 static int recover(struct leg *leg, struct err *err)
 {
 	struct err why = { 0 };
-	if (leg->source->vm || find_vm(leg->source, &why) == 0)
-		return 0;
-	if (why.code != ERR_UNKNOWN_VM) {
-		*err = why;
-		return -1;
-	}
-	log_warning("event=vm-gone migration=%" PRIu64 " error=\"%s\"", leg->options.migration, why.text);
-	leg_post_image_gone(leg);
-	return 0;
+	return leg->source->vm || find_vm(leg->source, &why) == 0 ? 0 : take_gone(leg, &why, err);
 }
 
 /* ---- the VM runs here again ---- */
@@ -163,11 +167,12 @@ static void undrain(struct source_disk *disk)
 static int resume(struct leg *leg, struct err *err)
 {
 	struct source *source = leg->source;
+	struct err why = { 0 };
 	if (!source->vm)
 		return 0; /* it was never touched */
 	for (unsigned i = 0; i < source->disk_count; i++)
 		undrain(&source->disks[i]);
-	return leg->ops->source_resume(source->vm, err);
+	return leg->ops->source_resume(source->vm, &why) == 0 ? 0 : take_gone(leg, &why, err);
 }
 
 /* ---- letting go ---- */

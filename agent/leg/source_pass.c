@@ -161,7 +161,7 @@ int source_dirty(struct source *source, uint64_t *ret_bytes, struct err *err)
 		if (disk->hv.read_only)
 			continue;
 		if (disk_source_dirty(disk->live, &bytes, err))
-			return err_wrap(err, "disk %s", disk->hv.name);
+			return -1;
 		atomic_store(&disk->dirty_bytes, bytes);
 		all += bytes;
 	}

@@ -67,6 +67,20 @@ leg_killed() { # HOST
 	failed_and_clean "$id" leg-lost peer-lost
 }
 
+guest_killed() { # nothing is left to migrate or to resume: the migration says so, and waits for nothing
+	begin
+	local victim
+	victim=$(pid_of a1 guest-web1)
+	kill -KILL "$victim"
+	within 5 gone "$victim"
+	within 30 state_is "$id" failed || fail "state $(field "$id" .state)"
+	[ "$(field "$id" .authority)" = source ] || fail "authority $(field "$id" .authority)"
+	drover-sim up --home "$FLEET" >/dev/null
+	within 10 guest_ticks web1
+	within 5 vm_runs_on web1 a1
+	within 10 verify
+}
+
 exporter_killed() {
 	begin
 	local pids
@@ -99,6 +113,7 @@ for exporter in nbd iscsi; do
 		t "agent_killed__source__copy_goes_on" agent_killed a1
 		t "agent_killed__destination__copy_goes_on" agent_killed b1
 		t "coordinator_killed__copy_goes_on" coordinator_killed
+		t "guest_killed__copying__fails_and_waits_for_nothing" guest_killed
 		drover-sim create web2 --on a1 --memory 16M --disk xvda=8000G@local --home "$FLEET"
 		within 10 vm_runs_on web2 a1
 		t "destination_full__refused_before_anything_is_changed" destination_full
