@@ -314,7 +314,8 @@ static void tick(struct leg *leg)
 {
 	struct source *source = leg->source;
 	struct err err = { 0 };
-	if (leg_own_vote(leg) == VOTE_COMMIT && list_disks(leg, NULL, &err))
+	/* Not before a leg that was started again has found the VM: an empty list would let go of disks unrecorded. */
+	if (leg_own_vote(leg) == VOTE_COMMIT && !leg->recovering && list_disks(leg, NULL, &err))
 		log_warning("event=not-journaled migration=%" PRIu64 " error=\"%s\"", leg->options.migration, err.text);
 	if (!leg->copying || leg->settled || leg->released)
 		return;

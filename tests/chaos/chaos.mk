@@ -3,11 +3,11 @@ $(B)/test/crash.so: tests/chaos/crash_shim.c
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(dir $@) && $(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O1 -g -fPIC -fvisibility=hidden -shared -o $@ $< -ldl
 
-CRASH := $(addprefix tests/chaos/,crash_coordinator.sh crash_agents.sh crash_destination_leg.sh)
+CRASH := $(addprefix tests/chaos/,crash_coordinator.sh crash_agents.sh crash_legs.sh)
 PROVE += $(CRASH)
 PROVE_BUILD += $(B)/test/crash.so
 
-## crash: kill -9 coordinator, agents, destination leg at each write of their journal in a migration; real processes
+## crash: kill -9 each party of a migration at each write of its journal, before and after it; real processes
 .PHONY: crash
 crash: all $(B)/test/crash.so
 	$(Q)tests/run.sh $(B) $(CRASH)

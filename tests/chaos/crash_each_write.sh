@@ -24,6 +24,8 @@ stop_daemon() { # HOME NAME
 	within 10 eval "! kill -0 $pid 2>/dev/null"
 }
 
+all_is_right() (within 30 verify) 2>/dev/null
+
 # One schedule: PARTY WHEN N. Returns 0 when it was as it must be; sets `fired`.
 crash_at() {
 	local party=$1 when=$2 n=$3 source home daemon program id mark=$FLEET/mark up
@@ -70,9 +72,10 @@ crash_at() {
 	esac
 	within 30 settled
 	[ -e "$mark" ] && fired=yes
+	stop_daemon "$home" $daemon # it would hand its environment on to the legs of the next schedule
 	drover-sim up --home "$FLEET" >/dev/null
 	within 10 guest_ticks web1
-	within 30 verify || fail "verify: $(verify 2>&1)"
+	all_is_right || fail "$key from $source: $(verify 2>&1)"
 	within 10 eval '[ "$(drover leftovers --json | jq ".leftovers | length")" = 0 ]'
 }
 
