@@ -3,6 +3,8 @@
 # (files to build first) is run by `make prove`.
 PROVE :=
 PROVE_BUILD :=
+# Seconds that one script may take: the longest needs some ten minutes on two cores.
+PROVE_LIMIT := 2400
 include $(filter-out tests/unit/%,$(wildcard tests/*/*.mk))
 
 UNIT_BINS := $(UNIT_TESTS:%=$(B)/test/%)
@@ -29,13 +31,13 @@ check: check-build
 ## prove: the long proofs: what the folders under tests/ hang on PROVE
 .PHONY: prove
 prove: all $(PROVE_BUILD)
-	$(Q)tests/run.sh $(B) $(PROVE)
+	$(Q)DROVER_TEST_LIMIT=$(PROVE_LIMIT) tests/run.sh $(B) $(PROVE)
 
 ## test: all tests: check and prove, counted together; installs what it needs
 .PHONY: test
 test: check-build
 	$(Q)$(MAKE) --no-print-directory all $(PROVE_BUILD)
-	$(Q)tests/run.sh $(B) $(CHECK_TESTS) $(PROVE)
+	$(Q)DROVER_TEST_LIMIT=$(PROVE_LIMIT) tests/run.sh $(B) $(CHECK_TESTS) $(PROVE)
 
 .PHONY: check-build
 check-build:
