@@ -101,7 +101,7 @@ struct hypervisor_ops {
 	 * it has ended by itself, for certain (shut down or crashed inside, destroyed by hand). */
 	int (*source_resume)(struct hypervisor_source *source, struct err *err);
 	/* All that the VM was told is written is in its image files, metadata of the format included. It may run or be
-	 * suspended. Blocks until the flush is done. Thread-safe. */
+	 * suspended. Blocks until the flush is done. Thread-safe. NULL: this driver cannot, and qcow2 is refused. */
 	int (*source_flush)(struct hypervisor_source *source, struct err *err);
 	/* Takes `percent` of its speed from the guest (0: none). */
 	int (*source_throttle)(struct hypervisor_source *source, unsigned percent, struct err *err);

@@ -94,11 +94,15 @@ int sim_source_is_suspended(struct hypervisor_source *source, struct err *err)
 int sim_source_resume(struct hypervisor_source *source, struct err *err)
 {
 	struct proc_id id;
-	if (!sim_guest_alive(&source->hv->paths, source->record.name, &id))
-		return err_set(err, ERR_UNKNOWN_VM, "guest %s: its process has ended", source->record.name);
+	struct err why = { 0 };
 	/* Not the source's cancel: an abort that was asked for ends here, and this must get through. */
-	return sim_call(&source->hv->paths, source->record.name, json_pack("{s:s}", "op", "resume"), SIM_CALL_MS, NULL,
-	                NULL, err);
+	if (sim_call(&source->hv->paths, source->record.name, json_pack("{s:s}", "op", "resume"), SIM_CALL_MS, NULL,
+	             NULL, &why) == 0)
+		return 0;
+	/* A pid file alone proves nothing, and no answer in time even less: nobody must listen, too. */
+	if (why.code == ERR_HYPERVISOR && !sim_guest_alive(&source->hv->paths, source->record.name, &id))
+		why.code = ERR_UNKNOWN_VM;
+	return err_set(err, why.code, "%s", why.text);
 }
 
 int sim_source_flush(struct hypervisor_source *source, struct err *err)

@@ -173,7 +173,8 @@ static void on_tick(struct leg *leg)
 {
 	leg->tick_at_ms = leg_now_ms() + LEG_PROGRESS_MS;
 	check_orphan(leg);
-	leg->side->tick(leg);
+	if (!leg->recovering)
+		leg->side->tick(leg);
 	leg_due(leg);
 }
 

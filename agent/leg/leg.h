@@ -124,7 +124,8 @@ struct leg {
 	struct verdict_local local;
 	struct err cause; /* first error */
 	bool prepared, copying;
-	bool recovering; /* JOB_RECOVER has not told yet what there is: nothing is done */
+	bool recovering; /* JOB_RECOVER has not told yet what there is: nothing is done, or a disk that was not found
+	                    yet would be let go of with nobody knowing */
 	bool settled;    /* after an abort: nothing is held any more */
 	bool released;
 	bool ending;                 /* told to by a signal, or an orphan: leaves when nothing is held */

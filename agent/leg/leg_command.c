@@ -137,7 +137,7 @@ void leg_settle(struct leg *leg)
 			refuse(leg, STEP_RELEASE, ERR_TOO_LATE, "the verdict is abort");
 		else if (leg->released)
 			leg_answer(leg, STEP_RELEASE, NULL);
-		else if (may && leg_now_ms() >= leg->retry_at_ms)
+		else if (may && !leg->recovering && leg_now_ms() >= leg->retry_at_ms)
 			leg_job(leg, JOB_RELEASE);
 	}
 	if (leg->commands[STEP_FORGET].state == COMMAND_PENDING && !leg->busy) {

@@ -112,7 +112,8 @@ static int open_live(struct source_disk *disk, struct err *err)
 	if (leg_resource_add(leg, &bitmap, err))
 		return -1;
 	disk->bitmap_id = bitmap.id;
-	if (disk_source_open(&disk->live, &disk->hv, leg->options.migration, &flush, err))
+	if (disk_source_open(&disk->live, &disk->hv, leg->options.migration, leg->ops->source_flush ? &flush : NULL,
+	                     err))
 		return -1;
 	if (cancel_add(leg->work, cancel_live, disk->live, err))
 		return -1;
@@ -314,8 +315,7 @@ static void tick(struct leg *leg)
 {
 	struct source *source = leg->source;
 	struct err err = { 0 };
-	/* Not before a leg that was started again has found the VM: an empty list would let go of disks unrecorded. */
-	if (leg_own_vote(leg) == VOTE_COMMIT && !leg->recovering && list_disks(leg, NULL, &err))
+	if (leg_own_vote(leg) == VOTE_COMMIT && list_disks(leg, NULL, &err))
 		log_warning("event=not-journaled migration=%" PRIu64 " error=\"%s\"", leg->options.migration, err.text);
 	if (!leg->copying || leg->settled || leg->released)
 		return;

@@ -135,25 +135,9 @@ static int64_t now_ns(void)
 	return (int64_t)now.tv_sec * NS_PER_S + now.tv_nsec;
 }
 
-/* Under the lock, which is let go of for the flush: a wish may be taken back meanwhile. */
-static void stop_at_boundary(struct guest *guest)
-{
-	struct err err = { 0 };
-	pthread_mutex_unlock(&guest->lock);
-	int flushed = guest_disks_flush(guest, &err);
-	pthread_mutex_lock(&guest->lock);
-	if (flushed != 0) {
-		log_error("guest=%s flush: %s", guest->record.name, err.text);
-		guest->state = GUEST_FAILED;
-	} else if (guest->want_suspend) {
-		guest->state = GUEST_SUSPENDED;
-	}
-	guest->want_suspend = false;
-	pthread_cond_broadcast(&guest->changed);
-}
-
-/* For those who wait for it: all that was asked for before it begins. Under the lock, which is let go of meanwhile. */
-static void flush_for_others(struct guest *guest)
+/* Under the lock, which is let go of for the flush; false: the guest has failed. All that was asked for before is done.
+ */
+static bool flush_unlocked(struct guest *guest)
 {
 	struct err err = { 0 };
 	uint64_t wanted = guest->flushes_wanted;
@@ -167,6 +151,16 @@ static void flush_for_others(struct guest *guest)
 		guest->flushes_done = wanted;
 	}
 	pthread_cond_broadcast(&guest->changed);
+	return flushed == 0;
+}
+
+/* Under the lock. A wish may be taken back during the flush. */
+static void stop_at_boundary(struct guest *guest)
+{
+	if (flush_unlocked(guest) && guest->want_suspend)
+		guest->state = GUEST_SUSPENDED;
+	guest->want_suspend = false;
+	pthread_cond_broadcast(&guest->changed);
 }
 
 /* Waits until the next tick is due; false: the worker is to end. Ticks are late when they must be, never skipped, and
@@ -179,7 +173,7 @@ static bool wait_for_tick(struct guest *guest, int64_t *due_ns)
 		int64_t now = now_ns();
 		if (guest->flushes_done < guest->flushes_wanted &&
 		    (guest->state == GUEST_RUNNING || guest->state == GUEST_SUSPENDED)) {
-			flush_for_others(guest);
+			flush_unlocked(guest); /* for others, who wait for it */
 		} else if (guest->state != GUEST_RUNNING) {
 			*due_ns = 0;
 			pthread_cond_wait(&guest->changed, &guest->lock);

@@ -138,6 +138,7 @@ static inline void fixture_backend(struct fixture *f)
 		               "--pidfile",
 		               pid_path,
 		               NULL };
+	unlink(pid_path); /* of an earlier one that was killed */
 	fixture_ok(proc_start(&f->backend, argv, NULL, log, -1, PROC_DIE_WITH_US, &err), &err);
 	int64_t deadline_ms = disk_now_ms() + FIXTURE_DEADLINE_MS;
 	/* It is not up before that: a QMP client that comes earlier may never be greeted, or crash it by leaving. */

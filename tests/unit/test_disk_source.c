@@ -2,6 +2,7 @@
 /* The live source against a real block backend with its node in an iothread. */
 #include "tests/unit/disk_fixture.h"
 
+#include <fcntl.h>
 #include <sys/wait.h>
 
 #include "agent/disk/nbdio.h"
@@ -348,6 +349,80 @@ static void open__qcow2_that_nobody_flushes__is_refused(void **state)
 	fixture_free(&f);
 }
 
+static void open__qcow2_with_a_backing_file__is_refused(void **state)
+{
+	struct fixture f;
+	struct disk_source *source = NULL;
+	struct err err = { 0 };
+	char base[LIMIT_PATH + 8];
+	(void)state;
+	fixture_make(&f, FORMAT_QCOW2, SOURCE_SIZE_BYTES);
+	fixture_backend_end(&f);
+	snprintf(base, sizeof(base), "%s.base", f.disk.path);
+	assert_int_equal(rename(f.disk.path, base), 0);
+	const char *argv[] = {
+		"qemu-img", "create", "-q", "-f", "qcow2", "-F", "qcow2", "-b", base, f.disk.path, NULL
+	};
+	fixture_ok(proc_run(argv, NULL, NULL, NULL, FIXTURE_DEADLINE_MS, &err), &err);
+	fixture_backend(&f);
+	const struct disk_flush flush = { fixture_flush, &f };
+	assert_int_equal(disk_source_open(&source, &f.disk, FIXTURE_MIGRATION, &flush, &err), -1);
+	assert_int_equal(err.code, ERR_UNSUPPORTED);
+	assert_non_null(strstr(err.text, "backing file"));
+	assert_true(backend_is_clean(&f));
+	fixture_free(&f);
+}
+
+/* The qemu-nbd among our children; 0: none. */
+static pid_t reader_pid(void)
+{
+	char path[64], text[512] = "";
+	snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	assert_true(fd >= 0 && read(fd, text, sizeof(text) - 1) >= 0);
+	close(fd);
+	char *save = NULL;
+	for (char *word = strtok_r(text, " ", &save); word; word = strtok_r(NULL, " ", &save)) {
+		char name[64] = "";
+		snprintf(path, sizeof(path), "/proc/%s/comm", word);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd < 0)
+			continue;
+		assert_true(read(fd, name, sizeof(name) - 1) >= 0);
+		close(fd);
+		if (strcmp(name, "qemu-nbd\n") == 0)
+			return (pid_t)strtol(word, NULL, 10);
+	}
+	return 0;
+}
+
+static void reader_killed__qcow2__read_fails_and_backend_lives(void **state)
+{
+	struct fixture f;
+	struct disk_source *source;
+	struct disk_range *ranges;
+	size_t count;
+	struct err err = { 0 };
+	static char granule[DISK_GRANULE_BYTES];
+	(void)state;
+	fixture_make(&f, FORMAT_QCOW2, SOURCE_SIZE_BYTES);
+	const struct disk_flush flush = { fixture_flush, &f };
+	fixture_ok(disk_source_open(&source, &f.disk, FIXTURE_MIGRATION, &flush, &err), &err);
+	fixture_ok(disk_source_allocated(source, &ranges, &count, &err), &err);
+	free(ranges);
+	fixture_ok(disk_source_read(source, 0, granule, sizeof(granule), &err), &err);
+	pid_t pid = reader_pid();
+	assert_true(pid > 0);
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(disk_source_read(source, 0, granule, sizeof(granule), &err), -1);
+	assert_int_equal(err.code, ERR_PEER_LOST);
+	assert_true(proc_alive(&f.backend));
+	fixture_ok(disk_source_close(source, &err), &err);
+	assert_int_equal(reader_pid(), 0);
+	assert_true(backend_is_clean(&f));
+	fixture_free(&f);
+}
+
 static void clean__backend_is_gone__is_done(void **state)
 {
 	struct fixture f;
@@ -378,6 +453,8 @@ int main(void)
 		cmocka_unit_test(swap__hundreds_under_load__backend_and_guest_live),
 		cmocka_unit_test(dirty__asked_while_another_thread_swaps__answers),
 		cmocka_unit_test(open__qcow2_that_nobody_flushes__is_refused),
+		cmocka_unit_test(open__qcow2_with_a_backing_file__is_refused),
+		cmocka_unit_test(reader_killed__qcow2__read_fails_and_backend_lives),
 		cmocka_unit_test(clean__backend_is_gone__is_done),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);

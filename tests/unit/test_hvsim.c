@@ -301,6 +301,37 @@ static void migration__aborted_after_the_copy__source_runs_again_and_destination
 	check_ledgers(move);
 }
 
+static void resume__pid_file_missing_and_guest_hangs__is_unknown_and_not_gone(void **state)
+{
+	struct move *move = *state;
+	struct err err = { 0 };
+	struct proc_id id;
+	char path[PATHS_MAX + 32], away[PATHS_MAX + 40];
+	create(move);
+	assert_true(sim_guest_alive(&move->a, "web", &id));
+	snprintf(path, sizeof(path), "%s/guest-web.pid", move->a.run);
+	snprintf(away, sizeof(away), "%s.away", path);
+	assert_int_equal(rename(path, away), 0);
+	assert_int_equal(kill(id.pid, SIGSTOP), 0);
+	assert_int_equal(ops->source_resume(move->source, &err), -1);
+	assert_int_equal(err.code, ERR_TIMEOUT);
+	assert_int_equal(kill(id.pid, SIGCONT), 0);
+	assert_int_equal(rename(away, path), 0);
+	rig_ok(ops->source_resume(move->source, &err), &err);
+}
+
+static void resume__guest_has_died__is_gone_for_certain(void **state)
+{
+	struct move *move = *state;
+	struct err err = { 0 };
+	struct proc_id id;
+	create(move);
+	assert_true(sim_guest_alive(&move->a, "web", &id));
+	rig_ok(proc_kill(&id, RIG_WAIT_MS, &err), &err);
+	assert_int_equal(ops->source_resume(move->source, &err), -1);
+	assert_int_equal(err.code, ERR_UNKNOWN_VM);
+}
+
 static void migration__bit_flips_on_the_way__is_found(void **state)
 {
 	struct move *move = *state;
@@ -436,6 +467,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(create__name_with_a_slash__is_refused, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(receive__garbage__is_a_protocol_error, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(source__guest_is_dead__is_suspended_says_unknown, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(resume__pid_file_missing_and_guest_hangs__is_unknown_and_not_gone,
+		                                set_up, tear_down),
+		cmocka_unit_test_setup_teardown(resume__guest_has_died__is_gone_for_certain, set_up, tear_down),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

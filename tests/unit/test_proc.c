@@ -202,12 +202,11 @@ static void start__with_log__output_there_and_killed(void **state)
 
 static void start__listening_socket__is_passed_as_systemd_does(void **state)
 {
-	struct fixture *f = *state;
 	struct proc_id id;
 	int pipes[2];
 	char read_back[32] = "";
-	(void)f;
-	assert_int_equal(pipe(pipes), 0); /* any descriptor will do; many that are in the way */
+	(void)state;
+	assert_int_equal(pipe(pipes), 0); /* any descriptor will do */
 	const char *argv[] = { "sh", "-c", "[ $LISTEN_PID = $$ ] && [ $LISTEN_FDS = 1 ] && echo passed >&3", NULL };
 	assert_int_equal(proc_start(&id, argv, NULL, NULL, pipes[1], 0, NULL), 0);
 	close(pipes[1]);
