@@ -462,11 +462,17 @@ bool proc_alive(const struct proc_id *id)
 	       state != 'X';
 }
 
+/* Whether the pid is still that of the same process, be it a zombie. */
+static bool is_there(const struct proc_id *id)
+{
+	struct proc_id now;
+	return proc_identify(id->pid, &now) == 0 && now.start_ticks == id->start_ticks;
+}
+
 /* Takes the zombie away if it is a child of ours; of another's child that pid is nothing to us. */
 static void reap(const struct proc_id *id)
 {
-	struct proc_id now;
-	if (proc_identify(id->pid, &now) == 0 && now.start_ticks == id->start_ticks)
+	if (is_there(id))
 		waitpid(id->pid, NULL, WNOHANG);
 }
 
@@ -481,13 +487,14 @@ int proc_kill(const struct proc_id *id, unsigned timeout_ms, struct err *err)
 	if (pidfd < 0)
 		return err_errno(err, ERR_IO, errno, "kill %d: pidfd_open", (int)id->pid);
 	/* the descriptor holds on to whoever has the pid now; only then is the start time looked at */
-	bool alive = proc_alive(id);
-	if (alive && pidfd_send_signal(pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH) {
+	bool there = is_there(id);
+	if (there && pidfd_send_signal(pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH) {
 		int saved = errno;
 		close(pidfd);
 		return err_errno(err, ERR_IO, saved, "kill %d", (int)id->pid);
 	}
-	bool gone = !alive;
+	/* Its first thread may be a zombie while others are still ending: only the descriptor tells when all are. */
+	bool gone = !there;
 	while (!gone) {
 		struct pollfd fd = { .fd = pidfd, .events = POLLIN };
 		int64_t left = deadline - now_ms();

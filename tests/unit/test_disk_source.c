@@ -312,9 +312,11 @@ static void leg_killed__anywhere_in_a_swap__next_one_takes_over(void **state)
 		if (child == 0) {
 			struct disk_range *ranges;
 			size_t count;
-			if (disk_source_open(&source, &f.disk, FIXTURE_MIGRATION, NULL, NULL) < 0 ||
-			    write(ready[1], "!", 1) != 1)
+			if (disk_source_open(&source, &f.disk, FIXTURE_MIGRATION, NULL, &err) < 0 ||
+			    write(ready[1], "!", 1) != 1) {
+				(void)dprintf(STDERR_FILENO, "leg: %s\n", err.text);
 				_exit(1);
+			}
 			while (disk_source_swap(source, &ranges, &count, NULL) == 0)
 				free(ranges);
 			_exit(2);
