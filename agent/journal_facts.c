@@ -20,6 +20,7 @@ void journal_facts_columns(sqlite3_stmt *stmt, int column, struct verdict_facts 
 		.activating = db_int(stmt, column + 7) != 0,
 		.running = db_int(stmt, column + 8) != 0,
 		.renounced = db_int(stmt, column + 9) != 0,
+		.ruling = vote_at(stmt, column + 10),
 	};
 }
 
@@ -46,12 +47,13 @@ static int facts_write(struct journal *journal, uint64_t migration, uint32_t gen
 {
 	return db_exec(journal->db, err,
 	               "UPDATE facts SET vote_coordinator = ?, vote_source = ?, vote_destination = ?, suspended = ?,"
-	               " stream_ended = ?, resumed = ?, released = ?, activating = ?, running = ?, renounced = ?"
-	               " WHERE migration = ? AND generation = ?",
-	               "iiiiiiiiiiuu", (int64_t)facts->vote[PARTY_COORDINATOR], (int64_t)facts->vote[PARTY_SOURCE],
+	               " stream_ended = ?, resumed = ?, released = ?, activating = ?, running = ?, renounced = ?,"
+	               " ruling = ? WHERE migration = ? AND generation = ?",
+	               "iiiiiiiiiiiuu", (int64_t)facts->vote[PARTY_COORDINATOR], (int64_t)facts->vote[PARTY_SOURCE],
 	               (int64_t)facts->vote[PARTY_DESTINATION], (int64_t)facts->suspended, (int64_t)facts->stream_ended,
 	               (int64_t)facts->resumed, (int64_t)facts->released, (int64_t)facts->activating,
-	               (int64_t)facts->running, (int64_t)facts->renounced, migration, (uint64_t)generation);
+	               (int64_t)facts->running, (int64_t)facts->renounced, (int64_t)facts->ruling, migration,
+	               (uint64_t)generation);
 }
 
 /* What a change may see and say. Returns 0: the facts are as they shall be; -1: refused. */

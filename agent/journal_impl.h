@@ -27,9 +27,8 @@ int journal_facts_read(struct journal *journal, uint64_t migration, uint32_t gen
 /* The seven flags of the facts, in the order in which columns are listed everywhere. */
 #define JOURNAL_FACT_COLUMNS                                                                                        \
 	"vote_coordinator, vote_source, vote_destination, suspended, stream_ended, resumed, released, activating, " \
-	"running, "                                                                                                 \
-	"renounced"
-#define JOURNAL_FACT_COUNT 10
+	"running, renounced, ruling"
+#define JOURNAL_FACT_COUNT 11
 /* Reads them from `column` on. */
 void journal_facts_columns(sqlite3_stmt *stmt, int column, struct verdict_facts *ret_facts);
 

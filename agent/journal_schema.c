@@ -55,8 +55,15 @@ static const char step_guards[] =
 	"CREATE TRIGGER generation_grows BEFORE UPDATE ON generation WHEN NEW.generation < OLD.generation"
 	"  BEGIN SELECT RAISE(ABORT, 'the generation only grows'); END;";
 
+/* An operator's ruling, a fact like the others. */
+static const char step_ruling[] =
+	"ALTER TABLE facts ADD COLUMN ruling INTEGER NOT NULL DEFAULT 0 CHECK (ruling IN (0, 1, 2));"
+	"CREATE TRIGGER ruling_stands BEFORE UPDATE ON facts WHEN OLD.ruling <> 0 AND NEW.ruling <> OLD.ruling"
+	"  BEGIN SELECT RAISE(ABORT, 'facts only grow: a ruling is never changed'); END;";
+
 const struct db_migration journal_migrations[] = {
 	{ .sql = step_tables },
 	{ .sql = step_guards },
+	{ .sql = step_ruling },
 };
 const unsigned journal_migration_count = sizeof(journal_migrations) / sizeof(journal_migrations[0]);

@@ -9,6 +9,7 @@
 #define LIMIT_ID 128                         /* fingerprints, endpoints, boot ids, idempotency keys, with the NUL */
 #define LIMIT_PATH 256                       /* paths on the wire, with the NUL */
 #define LIMIT_TEXT 512                       /* a message for people, with the NUL */
+#define LIMIT_REASON 200                     /* why an operator did something, with the NUL */
 #define LIMIT_DISKS 16                       /* disks of one VM (xvda..xvdp) */
 #define LIMIT_NICS 8                         /* network interfaces of one VM */
 #define LIMIT_SRS 32                         /* storage repositories of one host */

@@ -14,6 +14,8 @@ static int votes_for(const struct verdict_facts *facts, enum vote vote)
 
 enum vote verdict_of(const struct verdict_facts *facts)
 {
+	if (facts->ruling != VOTE_NONE)
+		return facts->ruling;
 	if (votes_for(facts, VOTE_COMMIT) >= 2)
 		return VOTE_COMMIT;
 	if (votes_for(facts, VOTE_ABORT) >= 2)
@@ -78,6 +80,8 @@ bool verdict_may_cast(enum party self, enum vote vote, const struct verdict_fact
 		return false;
 	if (facts->vote[self] != VOTE_NONE) /* cast once, never changed */
 		return facts->vote[self] == vote;
+	if (facts->ruling != VOTE_NONE) /* nobody's vote is needed any more */
+		return false;
 	switch (self) {
 	case PARTY_COORDINATOR:
 		return coordinator_may(vote, facts, local);
@@ -93,11 +97,13 @@ bool verdict_may_cast(enum party self, enum vote vote, const struct verdict_fact
 
 bool verdict_may_resume(const struct verdict_facts *facts)
 {
-	if (facts->released || facts->running)
+	if (facts->released)
 		return false;
 	if (facts->renounced) /* V8: whatever was voted, and even after `activating` (V7), D will not run it */
 		return true;
-	if (facts->activating)
+	if (facts->ruling != VOTE_NONE) /* D's host is off: what may have run there does not any more */
+		return facts->ruling == VOTE_ABORT;
+	if (facts->running || facts->activating)
 		return false;
 	if (verdict_of(facts) == VOTE_COMMIT) /* V13 */
 		return false;
@@ -114,12 +120,15 @@ bool verdict_may_let_go(const struct verdict_facts *facts)
 
 bool verdict_may_take_back(const struct verdict_facts *facts, bool destination_fenced)
 {
-	return verdict_may_resume(facts) && (!facts->stream_ended || facts->renounced || destination_fenced); /* V12 */
+	bool fenced = destination_fenced || facts->ruling == VOTE_ABORT;
+	return verdict_may_resume(facts) && (!facts->stream_ended || facts->renounced || fenced); /* V12 */
 }
 
 bool verdict_may_release(const struct verdict_facts *facts)
 {
-	return verdict_of(facts) == VOTE_COMMIT && facts->running && !facts->renounced; /* V10 */
+	if (verdict_of(facts) != VOTE_COMMIT || facts->renounced)
+		return false;
+	return facts->running || (facts->activating && facts->ruling == VOTE_COMMIT); /* V10 */
 }
 
 bool verdict_may_activate(const struct verdict_facts *facts)
@@ -129,6 +138,8 @@ bool verdict_may_activate(const struct verdict_facts *facts)
 
 bool verdict_may_renounce(const struct verdict_facts *facts, const struct verdict_local *local)
 {
+	if (facts->ruling == VOTE_ABORT) /* what ran here ended when the host was powered off */
+		return local->image_gone || !facts->activating;
 	if (facts->running)
 		return false;
 	if (local->unpause_failed) /* V7: the only way after `activating` */
@@ -145,7 +156,7 @@ bool verdict_may_renounce(const struct verdict_facts *facts, const struct verdic
 static unsigned source_due(const struct verdict_facts *facts, const struct verdict_local *local)
 {
 	unsigned due = 0;
-	if (facts->vote[PARTY_SOURCE] == VOTE_NONE && !local->journal_lost) {
+	if (facts->vote[PARTY_SOURCE] == VOTE_NONE && facts->ruling == VOTE_NONE && !local->journal_lost) {
 		bool want_abort = local->failed || local->abort_asked || local->image_gone || facts->renounced ||
 		                  heard_abort(PARTY_SOURCE, facts);
 		if (source_may_commit(facts) && !heard_abort(PARTY_SOURCE, facts) && !facts->renounced)
@@ -210,19 +221,24 @@ static bool learn_flag(bool *known, bool heard)
 	return fresh;
 }
 
+static bool learn_vote(enum vote *known, enum vote heard, bool *ret_conflict)
+{
+	if (heard == VOTE_NONE || heard == *known)
+		return false;
+	if (*known != VOTE_NONE) {
+		*ret_conflict = true;
+		return false;
+	}
+	*known = heard;
+	return true;
+}
+
 bool verdict_learn(struct verdict_facts *facts, const struct verdict_facts *heard, bool *ret_conflict)
 {
 	bool fresh = false;
-	for (int party = 0; party < PARTIES; party++) {
-		if (heard->vote[party] == VOTE_NONE || heard->vote[party] == facts->vote[party])
-			continue;
-		if (facts->vote[party] != VOTE_NONE) {
-			*ret_conflict = true;
-			continue;
-		}
-		facts->vote[party] = heard->vote[party];
-		fresh = true;
-	}
+	for (int party = 0; party < PARTIES; party++)
+		fresh |= learn_vote(&facts->vote[party], heard->vote[party], ret_conflict);
+	fresh |= learn_vote(&facts->ruling, heard->ruling, ret_conflict);
 	fresh |= learn_flag(&facts->suspended, heard->suspended);
 	fresh |= learn_flag(&facts->stream_ended, heard->stream_ended);
 	fresh |= learn_flag(&facts->resumed, heard->resumed);
@@ -235,7 +251,11 @@ bool verdict_learn(struct verdict_facts *facts, const struct verdict_facts *hear
 
 const char *verdict_authority(const struct verdict_facts *facts)
 {
-	if (facts->renounced || facts->resumed)
+	if (facts->renounced)
+		return "source";
+	if (facts->ruling != VOTE_NONE)
+		return facts->ruling == VOTE_COMMIT ? "destination" : "source";
+	if (facts->resumed)
 		return "source";
 	if (facts->activating || facts->running)
 		return "destination";

@@ -29,6 +29,8 @@ struct verdict_facts {
 	bool activating;   /* D: journaled before the unpause: counts as having run */
 	bool running;      /* D: the VM runs here, for certain */
 	bool renounced;    /* D: never ran this VM and never will */
+	enum vote ruling; /* C, for an operator who declared the other host powered off: COMMIT: D owns the VM; ABORT: S
+	                   * does. It stands above the votes */
 };
 
 /* What one party sees about itself; not a fact for others. */
@@ -53,7 +55,7 @@ enum verdict_duty {
 	DUTY_RENOUNCE = 1 << 5, /* D: journal `renounced`, then discard (V7) */
 };
 
-/* What the votes that are known decide. VOTE_NONE: nothing yet. */
+/* What the votes that are known decide, or an operator's ruling. VOTE_NONE: nothing yet. */
 enum vote verdict_of(const struct verdict_facts *facts);
 
 /* May `self` cast `vote` now? Rules V1-V5, V11. False for VOTE_NONE and for a second vote that differs; casting
@@ -70,7 +72,8 @@ bool verdict_may_let_go(const struct verdict_facts *facts);
  * end of stream, so once that may have been sent, it must have renounced, or be fenced (`destination_fenced`: known to
  * be powered off, by a fence agent or an operator). */
 bool verdict_may_take_back(const struct verdict_facts *facts, bool destination_fenced);
-/* V10: may the source let go of the VM? */
+/* V10: may the source let go of the VM? Or the destination was about to run it and an operator ruled that it owns it.
+ */
 bool verdict_may_release(const struct verdict_facts *facts);
 /* V6: may the destination journal `activating` and unpause? */
 bool verdict_may_activate(const struct verdict_facts *facts);

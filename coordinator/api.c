@@ -13,14 +13,23 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_TOO_LATE = 4, EXIT_D
 
 static const struct verb_entry {
 	api_verb_fn fn;
-	bool changes; /* needs at least a submitter */
+	bool changes;   /* needs at least a submitter */
+	bool operators; /* needs an operator */
 } verbs[VERBS] = {
-	[VERB_STATUS] = { api_status, false },       [VERB_MIGRATE] = { api_migrate, true },
-	[VERB_LIST] = { api_list, false },           [VERB_SHOW] = { api_show, false },
-	[VERB_EXPLAIN] = { api_explain, false },     [VERB_EVENTS] = { api_events, false },
-	[VERB_CANCEL] = { api_cancel, true },        [VERB_HOST_LIST] = { api_host_list, false },
-	[VERB_HOST_SHOW] = { api_host_show, false }, [VERB_VM_LIST] = { api_vm_list, false },
-	[VERB_VM_SHOW] = { api_vm_show, false },     [VERB_LEFTOVERS] = { api_leftovers, false },
+	[VERB_STATUS] = { api_status },
+	[VERB_MIGRATE] = { api_migrate, .changes = true },
+	[VERB_LIST] = { api_list },
+	[VERB_SHOW] = { api_show },
+	[VERB_EXPLAIN] = { api_explain },
+	[VERB_EVENTS] = { api_events },
+	[VERB_CANCEL] = { api_cancel, .changes = true },
+	[VERB_HOST_LIST] = { api_host_list },
+	[VERB_HOST_SHOW] = { api_host_show },
+	[VERB_VM_LIST] = { api_vm_list },
+	[VERB_VM_SHOW] = { api_vm_show },
+	[VERB_LEFTOVERS] = { api_leftovers },
+	[VERB_RESOLVE] = { api_resolve, .operators = true },
+	[VERB_HOST_FORGET] = { api_host_forget, .operators = true },
 };
 
 /* ---- pieces ---- */
@@ -137,10 +146,11 @@ static bool may(enum role role, const struct verb_entry *verb)
 {
 	switch (role) {
 	case ROLE_OPERATOR:
-	case ROLE_SUBMITTER:
 		return true;
+	case ROLE_SUBMITTER:
+		return !verb->operators;
 	case ROLE_VIEWER:
-		return !verb->changes;
+		return !verb->changes && !verb->operators;
 	case ROLE_NONE:
 	case ROLE_COORDINATOR:
 	case ROLE_AGENT:

@@ -162,6 +162,8 @@ int api_explain(struct coordinator *c, const struct bus_peer *peer, const struct
 	if (api_find(c, request->id, &rec, err) != 0)
 		return -1;
 	const struct run *run = run_find(c, rec.id);
+	if (run) /* reach is not in the database */
+		rec.core = run->rec.core;
 	json_t *doc = api_migration(c, &rec);
 	json_t *waiting = json_array(), *safe = json_array(), *unsafe = json_array();
 	for (int i = 0; i < 2; i++)
@@ -169,7 +171,10 @@ int api_explain(struct coordinator *c, const struct bus_peer *peer, const struct
 	safe_by_hand(&rec, safe, unsafe);
 	json_object_set_new(doc, "meaning", json_string(meaning(&rec.core)));
 	json_object_set_new(doc, "text", in_words(&rec, waiting));
+	json_object_set_new(doc, "evidence", api_evidence(&rec));
+	json_object_set_new(doc, "rights", api_rights(&rec));
 	json_object_set_new(doc, "waiting_for", waiting);
+	json_object_set_new(doc, "rulings", api_rulings(&rec));
 	json_object_set_new(doc, "safe", safe);
 	json_object_set_new(doc, "unsafe", unsafe);
 	store_migration_free(&rec);

@@ -52,6 +52,14 @@ int api_events(struct coordinator *c, const struct bus_peer *peer, const struct 
 int api_explain(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
                 struct err *err);
 
+/* ---- api_evidence.c ---- */
+/* What is known, by whom, and what it means; a list. */
+json_t *api_evidence(const struct store_migration *rec);
+/* Who may do what with the VM by what is known; a list. */
+json_t *api_rights(const struct store_migration *rec);
+/* What an operator could rule, and why not; a list, empty where nothing is in doubt. */
+json_t *api_rulings(const struct store_migration *rec);
+
 /* ---- api_hosts.c ---- */
 int api_status(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
                struct err *err);
@@ -82,5 +90,11 @@ int api_migrate(struct coordinator *c, const struct bus_peer *peer, const struct
                 struct err *err);
 int api_cancel(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
                struct err *err);
+
+/* ---- api_operator.c ---- */
+int api_resolve(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
+                struct err *err);
+int api_host_forget(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request,
+                    json_t **ret_doc, struct err *err);
 
 #endif

@@ -46,9 +46,12 @@ json_t *api_votes(const struct verdict_facts *facts)
 
 json_t *api_facts(const struct verdict_facts *facts)
 {
-	return json_pack("{s:b,s:b,s:b,s:b,s:b,s:b,s:b}", "suspended", facts->suspended, "stream_ended",
+	const char *ruling = facts->ruling == VOTE_NONE     ? NULL
+	                     : facts->ruling == VOTE_COMMIT ? "destination"
+	                                                    : "source";
+	return json_pack("{s:b,s:b,s:b,s:b,s:b,s:b,s:b,s:s?}", "suspended", facts->suspended, "stream_ended",
 	                 facts->stream_ended, "resumed", facts->resumed, "released", facts->released, "activating",
-	                 facts->activating, "running", facts->running, "renounced", facts->renounced);
+	                 facts->activating, "running", facts->running, "renounced", facts->renounced, "ruling", ruling);
 }
 
 static json_t *vm_doc(const struct store_migration *rec)

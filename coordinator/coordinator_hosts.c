@@ -78,14 +78,28 @@ int hosts_load(struct coordinator *c, struct err *err)
 	return result;
 }
 
+static void host_free(struct host *host)
+{
+	if (host->has_inventory)
+		msg_inventory_free(&host->inventory);
+	free(host);
+}
+
 void hosts_free(struct coordinator *c)
 {
-	for (size_t i = 0; i < c->host_count; i++) {
-		if (c->hosts[i]->has_inventory)
-			msg_inventory_free(&c->hosts[i]->inventory);
-		free(c->hosts[i]);
-	}
+	for (size_t i = 0; i < c->host_count; i++)
+		host_free(c->hosts[i]);
 	free(c->hosts);
+}
+
+void host_remove(struct coordinator *c, struct host *host)
+{
+	size_t kept = 0;
+	for (size_t i = 0; i < c->host_count; i++)
+		if (c->hosts[i] != host)
+			c->hosts[kept++] = c->hosts[i];
+	c->host_count = kept;
+	host_free(host);
 }
 
 int host_send(struct coordinator *c, struct host *host, const struct msg *msg)

@@ -105,6 +105,8 @@ int coordinator_reply(struct coordinator *c, const struct bus_peer *peer, uint64
 int hosts_load(struct coordinator *c, struct err *err);
 void hosts_free(struct coordinator *c);
 struct host *host_find(const struct coordinator *c, const char *name); /* NULL: unknown */
+/* Out of the list; `host` is freed. */
+void host_remove(struct coordinator *c, struct host *host);
 /* Connected, and its heartbeats come. */
 bool host_is_up(const struct host *host);
 /* Whether a version of the protocol is spoken here and there; if not, the peer is told which ones are. */

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "common/log.h"
-#include "coordinator/coordinator_room.h"
+#include "coordinator/api_room.h"
 
 #define STEPS_A_CHANGE 4 /* one answered and two due at most */
 
@@ -101,12 +101,8 @@ static void note_cause(struct run *run, const struct migration_event *event, con
 static char *details_of(const struct run *run)
 {
 	const struct verdict_facts *facts = &run->rec.core.facts;
-	json_t *doc =
-		json_pack("{s:{s:s?,s:s?,s:s?},s:b,s:b,s:b,s:b,s:b,s:b,s:b}", "votes", "coordinator",
-	                  vote_name(facts->vote[PARTY_COORDINATOR]), "source", vote_name(facts->vote[PARTY_SOURCE]),
-	                  "destination", vote_name(facts->vote[PARTY_DESTINATION]), "suspended", facts->suspended,
-	                  "stream_ended", facts->stream_ended, "resumed", facts->resumed, "released", facts->released,
-	                  "activating", facts->activating, "running", facts->running, "renounced", facts->renounced);
+	json_t *doc = api_facts(facts);
+	json_object_set_new(doc, "votes", api_votes(facts));
 	char *text = doc ? json_dumps(doc, JSON_COMPACT) : NULL;
 	json_decref(doc);
 	return text;
@@ -117,12 +113,15 @@ static void facts_text(const struct verdict_facts *facts, char text[LIMIT_TEXT])
 	const char *votes[PARTIES];
 	for (int party = 0; party < PARTIES; party++)
 		votes[party] = facts->vote[party] == VOTE_NONE ? "-" : vote_name(facts->vote[party]);
-	(void)snprintf(text, LIMIT_TEXT, "votes coordinator=%s source=%s destination=%s%s%s%s%s%s%s%s",
+	(void)snprintf(text, LIMIT_TEXT, "votes coordinator=%s source=%s destination=%s%s%s%s%s%s%s%s%s",
 	               votes[PARTY_COORDINATOR], votes[PARTY_SOURCE], votes[PARTY_DESTINATION],
 	               facts->suspended ? " suspended" : "", facts->stream_ended ? " stream-ended" : "",
 	               facts->resumed ? " resumed" : "", facts->released ? " released" : "",
 	               facts->activating ? " activating" : "", facts->running ? " running" : "",
-	               facts->renounced ? " renounced" : "");
+	               facts->renounced ? " renounced" : "",
+	               facts->ruling == VOTE_NONE     ? ""
+	               : facts->ruling == VOTE_COMMIT ? " ruled-for-destination"
+	                                              : " ruled-for-source");
 }
 
 /* ---- steps ---- */
@@ -181,8 +180,7 @@ static void stamp(struct coordinator *c, struct run *run, enum migration_state b
 	run->state_ms = coordinator_now_ms(c);
 	if (before == MIGRATION_QUEUED && !migration_is_final(rec->core.state))
 		rec->started_wall_ms = wall_ms;
-	if (migration_is_final(rec->core.state))
-		rec->ended_wall_ms = wall_ms;
+	rec->ended_wall_ms = migration_is_final(rec->core.state) ? wall_ms : 0;
 	if (run->has_progress) {
 		char *text = api_progress_text(&run->progress);
 		if (text) {
@@ -210,7 +208,8 @@ static bool journal(struct coordinator *c, struct run *run, const struct migrati
 		change.kind = "facts";
 		change.text = facts;
 	} else if (event->kind == MIGRATION_EVENT_ANSWER || event->kind == MIGRATION_EVENT_REBOOTED ||
-	           event->kind == MIGRATION_EVENT_JOURNAL_LOST || event->kind == MIGRATION_EVENT_CANCEL) {
+	           event->kind == MIGRATION_EVENT_JOURNAL_LOST || event->kind == MIGRATION_EVENT_CANCEL ||
+	           event->kind == MIGRATION_EVENT_RESOLVE || event->kind == MIGRATION_EVENT_WRITTEN_OFF) {
 		change.kind = migration_event_name(event->kind);
 		change.text = words_of(run, event, words, text);
 	}

@@ -172,6 +172,7 @@ static struct run *revive(struct coordinator *c, const struct host *host, const 
 		return NULL;
 	}
 	struct migration_side *side = migration_side_of(&rec.core, session->side);
+	side->written_off = false; /* not gone after all */
 	side->forget_owed = true;
 	side->cleanup_owed = session->phase != PHASE_RELEASED && session->phase != PHASE_ROLLED_BACK;
 	struct run *run = load_one(c, &rec, &err);

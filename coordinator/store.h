@@ -44,8 +44,11 @@ struct store_host {
 	int64_t first_seen_wall_ms, last_seen_wall_ms;
 };
 
+struct store_event;
 int store_host_put(struct store *store, const struct store_host *host, struct err *err);
 int store_host_seen(struct store *store, const char *name, int64_t wall_ms, struct err *err);
+/* Removes the host that event->host names, its VMs and inventory, and records the event, together. */
+int store_host_forget(struct store *store, const struct store_event *event, struct err *err);
 /* malloc'ed, the caller's; by name. */
 int store_host_list(struct store *store, struct store_host **ret_list, size_t *ret_count, struct err *err);
 /* Replaces the host's inventory and its VMs. */

@@ -35,6 +35,21 @@ int store_host_seen(struct store *store, const char *name, int64_t wall_ms, stru
 	return db_exec(store->db, err, "UPDATE host SET last_seen_wall_ms = ? WHERE name = ?", "is", wall_ms, name);
 }
 
+static int forget_host(struct store *store, const struct store_event *event, struct err *err)
+{
+	if (db_exec(store->db, err, "DELETE FROM vm WHERE host = ?", "s", event->host) != 0 ||
+	    db_exec(store->db, err, "DELETE FROM host WHERE name = ?", "s", event->host) != 0)
+		return -1;
+	return store_event_insert(store, event, err);
+}
+
+int store_host_forget(struct store *store, const struct store_event *event, struct err *err)
+{
+	if (store_begin(store, err) != 0)
+		return -1;
+	return store_end(store, forget_host(store, event, err) == 0, err);
+}
+
 static void read_host(sqlite3_stmt *stmt, struct store_host *host)
 {
 	db_text(stmt, 0, host->name, sizeof(host->name));

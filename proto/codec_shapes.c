@@ -160,6 +160,11 @@ static const struct field facts_fields[] = {
 	BOOL(FACTS, activating),
 	BOOL(FACTS, running),
 	BOOL(FACTS, renounced),
+	{ .kind = FIELD_ENUM,
+	  .name = "ruling",
+	  .offset = offsetof(struct verdict_facts, ruling),
+	  .wire = offsetof(Drover__Facts, ruling),
+	  .max = VOTE_ABORT },
 };
 static const struct shape shape_facts = { sizeof(struct verdict_facts), &drover__facts__descriptor,
 	                                  ROWS(facts_fields) };
@@ -321,6 +326,9 @@ static const struct field request_fields[] = {
 	NUMBER(FIELD_S64, REQUEST, keep_copy_s, -1, CODEC_MAX_SECONDS),
 	NUMBER(FIELD_S32, REQUEST, priority, INT32_MIN, INT32_MAX),
 	FLAG(REQUEST, dry_run),
+	NUMBER(FIELD_ENUM, REQUEST, owner, 0, SIDE_DESTINATION),
+	TEXT(REQUEST, fenced, OPTIONAL),
+	TEXT(REQUEST, reason, OPTIONAL),
 };
 static const struct shape shape_request = { sizeof(struct msg_request), &drover__request__descriptor,
 	                                    ROWS(request_fields) };

@@ -33,7 +33,8 @@ enum role role_from_name(const char *name); /* ROLE_NONE if unknown */
 
 /* The side of a migration that a host is on. */
 enum side { SIDE_SOURCE = 1, SIDE_DESTINATION = 2 };
-const char *side_name(enum side side); /* "source", "destination" */
+const char *side_name(enum side side);      /* "source", "destination" */
+enum side side_from_name(const char *name); /* 0 if there is no such name */
 enum party party_of(enum side side);
 
 enum outcome { OUTCOME_UNKNOWN = 0, OUTCOME_DONE = 1, OUTCOME_REFUSED = 2 };
@@ -255,6 +256,10 @@ enum verb {
 	VERB_VM_LIST,
 	VERB_VM_SHOW,
 	VERB_LEFTOVERS,
+	VERB_RETRY,
+	VERB_UNDO,
+	VERB_RESOLVE,
+	VERB_HOST_FORGET,
 	VERBS
 };
 const char *verb_name(enum verb verb);
@@ -283,6 +288,10 @@ struct msg_request {
 	int64_t keep_copy_s;      /* -1: default */
 	int32_t priority;
 	uint32_t dry_run;
+	/* RESOLVE, HOST_FORGET */
+	enum side owner;         /* 0: not told */
+	char fenced[LIMIT_NAME]; /* the other host, which is powered off */
+	char reason[LIMIT_REASON];
 };
 
 struct msg_reply {

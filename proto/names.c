@@ -60,10 +60,14 @@ static const char *const phases[] = {
 _Static_assert(COUNT(phases) == PHASES, "a phase without a name");
 
 static const char *const verbs[] = {
-	[VERB_STATUS] = "status",   [VERB_MIGRATE] = "migrate",     [VERB_LIST] = "list",
-	[VERB_SHOW] = "show",       [VERB_EXPLAIN] = "explain",     [VERB_EVENTS] = "events",
-	[VERB_CANCEL] = "cancel",   [VERB_HOST_LIST] = "host-list", [VERB_HOST_SHOW] = "host-show",
-	[VERB_VM_LIST] = "vm-list", [VERB_VM_SHOW] = "vm-show",     [VERB_LEFTOVERS] = "leftovers",
+	[VERB_STATUS] = "status",       [VERB_MIGRATE] = "migrate",
+	[VERB_LIST] = "list",           [VERB_SHOW] = "show",
+	[VERB_EXPLAIN] = "explain",     [VERB_EVENTS] = "events",
+	[VERB_CANCEL] = "cancel",       [VERB_HOST_LIST] = "host-list",
+	[VERB_HOST_SHOW] = "host-show", [VERB_VM_LIST] = "vm-list",
+	[VERB_VM_SHOW] = "vm-show",     [VERB_LEFTOVERS] = "leftovers",
+	[VERB_RETRY] = "retry",         [VERB_UNDO] = "undo",
+	[VERB_RESOLVE] = "resolve",     [VERB_HOST_FORGET] = "host-forget",
 };
 _Static_assert(COUNT(verbs) == VERBS, "a verb without a name");
 
@@ -105,6 +109,11 @@ enum role role_from_name(const char *name)
 const char *side_name(enum side side)
 {
 	return name_of(sides, COUNT(sides), (unsigned)side, "none");
+}
+
+enum side side_from_name(const char *name)
+{
+	return (enum side)value_of(sides, COUNT(sides), name);
 }
 
 enum party party_of(enum side side)

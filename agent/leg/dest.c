@@ -11,10 +11,12 @@
 #include <uuid/uuid.h>
 
 #include "agent/leg/net.h"
+#include "common/clock.h"
 #include "common/log.h"
 
 #define EXPORTER_PROCESSES_MAX 8 /* of one disk, as far as the journal's note can tell */
 #define UNPAUSE_TRIES 3          /* before the VM is given back to the source */
+#define KEEP_RAN_S 86400u        /* what a VM wrote here that an operator ruled against is kept at least that long */
 
 static int dest_make(struct leg *leg, struct err *err)
 {
@@ -245,9 +247,43 @@ static void stop_all(struct leg *leg)
 	dest->vm = NULL;
 }
 
+/* An operator ruled for the source, and the VM ran here until this host was powered off: its record goes, so that
+ * nobody starts it, and what it wrote meanwhile stays for a while. */
+static int keep_what_ran(struct leg *leg, struct err *err)
+{
+	struct hypervisor_dest *vm = NULL;
+	struct journal_resource *list = NULL;
+	size_t count = 0;
+	struct err why = { 0 };
+	if (leg->ops->dest_find(leg->hv, leg->plan->vm.uuid, leg->options.migration, &vm, &why)) {
+		if (why.code == ERR_UNKNOWN_VM)
+			return 0;
+		*err = why;
+		return -1;
+	}
+	int state = leg->ops->dest_state(vm, err);
+	leg->ops->dest_close(vm);
+	if (state <= 0)
+		return state;
+	uint64_t keep_s = leg->plan->keep_source_s > KEEP_RAN_S ? leg->plan->keep_source_s : KEEP_RAN_S;
+	uint64_t until_ms = (uint64_t)clock_real.wall_ms(&clock_real) + keep_s * 1000;
+	int rc = leg_resource_list(leg, &list, &count, err);
+	for (size_t i = 0; i < count && !rc; i++) {
+		if (list[i].kind != RESOURCE_DISK || list[i].state == RESOURCE_KEPT)
+			continue;
+		list[i].state = RESOURCE_KEPT;
+		list[i].kept_until_wall_ms = until_ms;
+		rc = leg_resource_update(leg, &list[i], err);
+	}
+	free(list);
+	return rc ? -1 : leg->ops->source_destroy(leg->hv, leg->plan->vm.uuid, err);
+}
+
 static int clean(struct leg *leg, struct err *err)
 {
 	stop_all(leg);
+	if (leg->facts.ruling == VOTE_ABORT && leg->facts.activating && keep_what_ran(leg, err))
+		return -1;
 	return clean_resources(leg, NULL, 0, err);
 }
 

@@ -29,7 +29,8 @@ static enum session_phase phase_of(const struct leg *leg)
 		return PHASE_RELEASED;
 	if (is_committed(leg))
 		return PHASE_COMMITTED;
-	if (leg_own_vote(leg) == VOTE_ABORT || leg->facts.renounced || leg->local.failed || leg->local.abort_asked)
+	if (leg_own_vote(leg) == VOTE_ABORT || verdict_of(&leg->facts) == VOTE_ABORT || leg->facts.renounced ||
+	    leg->local.failed || leg->local.abort_asked)
 		return PHASE_ROLLING_BACK;
 	if (leg->local.granted)
 		return PHASE_SWITCHING;
@@ -133,7 +134,7 @@ void leg_settle(struct leg *leg)
 	}
 	if (leg->commands[STEP_RELEASE].state == COMMAND_PENDING) {
 		bool may = leg->options.side == SIDE_SOURCE ? verdict_may_release(facts) : facts->running;
-		if (facts->resumed || facts->renounced)
+		if (!is_committed(leg) && (facts->resumed || facts->renounced))
 			refuse(leg, STEP_RELEASE, ERR_TOO_LATE, "the verdict is abort");
 		else if (leg->released)
 			leg_answer(leg, STEP_RELEASE, NULL);

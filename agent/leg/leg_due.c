@@ -213,9 +213,11 @@ static unsigned journal_due(struct leg *leg)
 /* Whether this host's part ends in a rollback, so that all copying is to end at once. */
 static bool is_rolling_back(const struct leg *leg)
 {
-	if (leg_own_vote(leg) == VOTE_COMMIT && !leg->facts.renounced)
+	if (leg->facts.renounced || verdict_of(&leg->facts) == VOTE_ABORT)
+		return true;
+	if (leg_own_vote(leg) == VOTE_COMMIT)
 		return false;
-	return leg->local.failed || leg->local.abort_asked || leg_own_vote(leg) == VOTE_ABORT || leg->facts.renounced;
+	return leg->local.failed || leg->local.abort_asked || leg_own_vote(leg) == VOTE_ABORT;
 }
 
 /* After an abort, once the VM's fate here is certain. */
@@ -223,7 +225,8 @@ static bool may_clean(const struct leg *leg)
 {
 	if (leg->options.side == SIDE_DESTINATION)
 		return leg->facts.renounced;
-	return leg->facts.resumed || (leg->local.image_gone && leg_own_vote(leg) == VOTE_ABORT);
+	bool aborted = leg_own_vote(leg) == VOTE_ABORT || verdict_of(&leg->facts) == VOTE_ABORT;
+	return leg->facts.resumed || (leg->local.image_gone && aborted);
 }
 
 void leg_due(struct leg *leg)

@@ -206,6 +206,23 @@ static int parse_migrate(struct cli_args *args, int key, const char *arg, struct
 	}
 }
 
+static int parse_operator(struct msg_request *request, int key, const char *arg, struct err *err)
+{
+	switch (key) {
+	case OPT_OWNER:
+		request->owner = side_from_name(arg);
+		if (!request->owner)
+			return err_set(err, ERR_USAGE, "--owner '%.40s': use source or destination", arg);
+		return 0;
+	case OPT_FENCED:
+		return take_text(request->fenced, sizeof(request->fenced), "--fenced", arg, err);
+	case OPT_REASON:
+		return take_text(request->reason, sizeof(request->reason), "--reason", arg, err);
+	default:
+		return ARGP_ERR_UNKNOWN;
+	}
+}
+
 static int parse_filter(struct cli_args *args, int key, const char *arg, struct err *err)
 {
 	struct msg_request *request = &args->request;
@@ -233,7 +250,7 @@ static int parse_filter(struct cli_args *args, int key, const char *arg, struct 
 			               "--role '%.40s': use operator, submitter, viewer, agent or coordinator", arg);
 		return 0;
 	default:
-		return ARGP_ERR_UNKNOWN;
+		return parse_operator(request, key, arg, err);
 	}
 }
 
@@ -413,6 +430,13 @@ static int check_whole(const struct cli_args *args, const struct parse *parse, s
 	if (args->request.dry_run && (args->watch || args->wait))
 		return err_set(err, ERR_USAGE, "migrate: nothing is migrated with --dry-run: leave out --%s",
 		               args->watch ? "watch" : "wait");
+	if (args->command == CLI_RESOLVE && !args->request.owner)
+		return err_set(err, ERR_USAGE, "resolve: --owner is missing: use source or destination");
+	if (args->command == CLI_RESOLVE && !*args->request.fenced)
+		return err_set(err, ERR_USAGE,
+		               "resolve: --fenced is missing: power off the other host, then name it here");
+	if ((args->command == CLI_RESOLVE || args->command == CLI_HOST_FORGET) && !*args->request.reason)
+		return err_set(err, ERR_USAGE, "%s: --reason is missing: say why, it is kept on record", name);
 	if (args->command != CLI_KEY_GENERATE)
 		return 0;
 	if (args->role == ROLE_NONE)

@@ -211,7 +211,7 @@ static int run_question(struct cli *cli)
 		cli_print_json(cli, reply.doc);
 	else if (args->command == CLI_LIST)
 		print_migrations(&cli->screen, reply.doc, args->request.all || args->request.state[0]);
-	else if (args->command == CLI_SHOW)
+	else if (args->command == CLI_SHOW || args->command == CLI_RESOLVE)
 		print_migration(&cli->screen, reply.doc);
 	else if (args->command == CLI_EXPLAIN)
 		print_explanation(&cli->screen, reply.doc);
@@ -247,6 +247,8 @@ static int run_connected(struct cli *cli)
 	case CLI_VM_SHOW:
 	case CLI_LEFTOVERS:
 	case CLI_STATUS:
+	case CLI_RESOLVE:
+	case CLI_HOST_FORGET:
 		return run_question(cli);
 	case CLI_KEY_GENERATE:
 	case CLI_KEY_LIST:

@@ -55,6 +55,16 @@ static const struct argp_option cancel_options[] = {
 	{ "wait", OPT_WAIT, NULL, 0, "Wait until it has ended", 1 },
 	{ 0 },
 };
+static const struct argp_option resolve_options[] = {
+	{ "owner", OPT_OWNER, "SIDE", 0, "Who owns the VM from now on: source or destination", 1 },
+	{ "fenced", OPT_FENCED, "HOST", 0, "The other host, which you have powered off", 1 },
+	{ "reason", OPT_REASON, "TEXT", 0, "Why; kept on record", 1 },
+	{ 0 },
+};
+static const struct argp_option forget_options[] = {
+	{ "reason", OPT_REASON, "TEXT", 0, "Why; kept on record", 1 },
+	{ 0 },
+};
 static const struct argp_option host_filter[] = {
 	{ "host", OPT_HOST, "HOST", 0, "Only those on this host", 1 },
 	{ 0 },
@@ -76,8 +86,12 @@ const struct command commands_all[] = {
 	{ "watch", CLI_WATCH, VERB_SHOW, WORD_ID, false, "[ID]", NULL, "live view; Ctrl-C leaves the migration alone" },
 	{ "cancel", CLI_CANCEL, VERB_CANCEL, WORD_ID, true, "ID", cancel_options,
 	  "stop it; the VM stays on the source" },
+	{ "resolve", CLI_RESOLVE, VERB_RESOLVE, WORD_ID, true, "ID", resolve_options,
+	  "say who owns the VM, the other host being powered off" },
 	{ "host list", CLI_HOST_LIST, VERB_HOST_LIST, WORD_NONE, false, "", NULL, "hosts that are known" },
 	{ "host show", CLI_HOST_SHOW, VERB_HOST_SHOW, WORD_HOST, true, "HOST", NULL, "one host, whole" },
+	{ "host forget", CLI_HOST_FORGET, VERB_HOST_FORGET, WORD_HOST, true, "HOST", forget_options,
+	  "write off a host that is gone for good" },
 	{ "vm list", CLI_VM_LIST, VERB_VM_LIST, WORD_NONE, false, "", host_filter, "VMs on the hosts that are known" },
 	{ "vm show", CLI_VM_SHOW, VERB_VM_SHOW, WORD_VM, true, "VM", NULL, "one VM, whole" },
 	{ "leftovers", CLI_LEFTOVERS, VERB_LEFTOVERS, WORD_NONE, false, "", host_filter,

@@ -41,6 +41,9 @@ enum command_option {
 	OPT_ALL,
 	OPT_FOLLOW,
 	OPT_ROLE,
+	OPT_OWNER,
+	OPT_FENCED,
+	OPT_REASON,
 };
 
 /* What the one positional argument is. */

@@ -285,6 +285,46 @@ static void waiting_lines(const struct screen *screen, const json_t *list)
 	}
 }
 
+/* Which record of whom is known, and what each host may do by it. */
+static void evidence_lines(const struct screen *screen, const json_t *doc)
+{
+	const json_t *item;
+	size_t index;
+
+	if (json_array_size(doc_list(doc, "evidence")))
+		fprintf(screen->out, "evidence:\n");
+	json_array_foreach(doc_list(doc, "evidence"), index, item)
+	{
+		const char *host = doc_text(item, "host");
+
+		fprintf(screen->out, "  - %s%s%s %s (%s): %s\n", doc_text(item, "who"), *host ? " " : "", host,
+		        doc_text(item, "says"), doc_text(item, "rule"), doc_text(item, "means"));
+	}
+	if (json_array_size(doc_list(doc, "rights")))
+		fprintf(screen->out, "by what is known:\n");
+	json_array_foreach(doc_list(doc, "rights"), index, item)
+	{
+		fprintf(screen->out, "  - %s %s %s (%s)\n", doc_text(item, "host"),
+		        doc_true(item, "allowed") ? "may" : "may not", doc_text(item, "act"), doc_text(item, "rule"));
+	}
+}
+
+static void ruling_lines(const struct screen *screen, const json_t *list)
+{
+	const json_t *item;
+	size_t index;
+
+	if (json_array_size(list))
+		fprintf(screen->out, "an operator could rule, with the other host powered off:\n");
+	json_array_foreach(list, index, item)
+	{
+		bool possible = doc_true(item, "possible");
+
+		fprintf(screen->out, "  - %s\n    %s%s\n", doc_text(item, "command"),
+		        possible ? "" : "not now: ", doc_text(item, possible ? "effect" : "why_not"));
+	}
+}
+
 void print_explanation(const struct screen *screen, const json_t *doc)
 {
 	if (!doc_get(doc, "meaning") && !doc_get(doc, "safe")) {
@@ -298,9 +338,11 @@ void print_explanation(const struct screen *screen, const json_t *doc)
 	votes_line(screen, doc);
 	facts_line(screen, doc);
 	cause_lines(screen, doc);
+	evidence_lines(screen, doc);
 	waiting_lines(screen, doc_list(doc, "waiting_for"));
 	items(screen, "safe to do by hand", HUE_GOOD, doc_list(doc, "safe"));
 	items(screen, "NOT safe", HUE_LOUD, doc_list(doc, "unsafe"));
+	ruling_lines(screen, doc_list(doc, "rulings"));
 }
 
 void print_summary(const struct screen *screen, const json_t *doc)

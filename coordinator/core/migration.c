@@ -114,7 +114,7 @@ enum step migration_command(const struct migration_core *core, enum side side)
 	case MIGRATION_STATES:
 		break;
 	}
-	return part->done[step] ? STEP_NONE : step;
+	return part->done[step] || part->written_off ? STEP_NONE : step;
 }
 
 /* Not memcmp(): there may be padding. */
@@ -125,16 +125,20 @@ static bool facts_equal(const struct verdict_facts *a, const struct verdict_fact
 			return false;
 	return a->suspended == b->suspended && a->stream_ended == b->stream_ended && a->resumed == b->resumed &&
 	       a->released == b->released && a->activating == b->activating && a->running == b->running &&
-	       a->renounced == b->renounced;
+	       a->renounced == b->renounced && a->ruling == b->ruling;
 }
 
-/* Facts are worth telling from the switchover on, until the record is final. */
-static bool facts_matter(const struct migration_core *core)
+/* Facts are worth telling from the switchover on, until the side owes no part of it any more: a host that was away for
+ * the end may need them to clean up. */
+static bool facts_matter(const struct migration_core *core, enum side side)
 {
 	static const struct verdict_facts nothing;
-	return (is_vote_state(core->state) || core->state == MIGRATION_COMMITTED ||
-	        core->state == MIGRATION_ROLLING_BACK) &&
-	       !facts_equal(&core->facts, &nothing);
+	if (facts_equal(&core->facts, &nothing))
+		return false;
+	if (migration_is_final(core->state))
+		return migration_side_get(core, side)->cleanup_owed;
+	return is_vote_state(core->state) || core->state == MIGRATION_COMMITTED ||
+	       core->state == MIGRATION_ROLLING_BACK;
 }
 
 static void add_action(struct migration_actions *actions, enum migration_action_kind kind, enum side side,
@@ -148,7 +152,7 @@ static void add_action(struct migration_actions *actions, enum migration_action_
 static void due_side(const struct migration_core *core, enum side side, struct migration_actions *actions)
 {
 	/* Facts first: they may be what the command needs to be done. */
-	if (facts_matter(core))
+	if (facts_matter(core, side))
 		add_action(actions, MIGRATION_ACTION_TELL, side, STEP_NONE);
 	enum step step = migration_command(core, side);
 	if (step != STEP_NONE)
@@ -167,9 +171,10 @@ static void finish(struct migration_core *core, enum migration_state state)
 {
 	core->state = state;
 	for (int i = 0; i < 2; i++) {
-		core->side[i].forget_owed = true;
+		struct migration_side *part = &core->side[i];
 		enum step last = commit_decided(&core->facts) ? STEP_RELEASE : STEP_ABORT;
-		core->side[i].cleanup_owed = !core->side[i].done[last];
+		part->forget_owed = !part->written_off;
+		part->cleanup_owed = !part->written_off && !part->done[last];
 	}
 }
 
@@ -232,17 +237,18 @@ static void settle_committed(struct migration_core *core)
 {
 	const struct verdict_facts *facts = &core->facts;
 	const struct migration_side *source = &core->side[0], *destination = &core->side[1];
-	if (facts->renounced) { /* V8: two COMMITs, but D could not run it and says so */
-		note_cause(core, ERR_HYPERVISOR, SIDE_DESTINATION, STEP_SWITCH);
+	if (!commit_decided(facts)) { /* V8: two COMMITs, but D could not run it and says so; or an operator ruled */
+		note_cause(core, facts->renounced ? ERR_HYPERVISOR : ERR_HOST_LOST, SIDE_DESTINATION, STEP_SWITCH);
 		core->state = MIGRATION_ROLLING_BACK;
 		return;
 	}
-	if (destination->rebooted && (facts->activating || facts->running)) {
+	if ((destination->rebooted && (facts->activating || facts->running)) || destination->written_off) {
 		note_cause(core, ERR_HOST_LOST, SIDE_DESTINATION, STEP_RELEASE);
 		finish(core, MIGRATION_LOST);
 		return;
 	}
-	bool source_over = source->done[STEP_RELEASE] || (facts->running && source->journal_lost);
+	bool source_over =
+		source->done[STEP_RELEASE] || (facts->running && source->journal_lost) || source->written_off;
 	bool destination_over = destination->done[STEP_RELEASE] || (facts->running && destination->journal_lost);
 	if (source_over && destination_over)
 		finish(core, MIGRATION_DONE);
@@ -251,11 +257,13 @@ static void settle_committed(struct migration_core *core)
 static void settle_rolling_back(struct migration_core *core)
 {
 	const struct migration_side *source = &core->side[0], *destination = &core->side[1];
-	if (!source->done[STEP_ABORT]) /* the VM runs there for certain, or its host says that it does not */
+	/* The VM runs there for certain, or its host says that it does not. */
+	if (!source->done[STEP_ABORT] && !source->written_off)
 		return;
-	if (!destination->done[STEP_ABORT] && !unreachable(destination))
+	if (!destination->done[STEP_ABORT] && !unreachable(destination) && !destination->written_off)
 		return;
-	if (source->rebooted && core->facts.suspended) /* with the VM in it, in the middle of a switchover */
+	/* With the VM in it: in the middle of a switchover, or for good. */
+	if (source->written_off || (source->rebooted && core->facts.suspended))
 		finish(core, MIGRATION_LOST);
 	else
 		finish(core, core->cause == ERR_CANCELLED ? MIGRATION_CANCELLED : MIGRATION_FAILED);
@@ -438,6 +446,71 @@ static void on_cancel(struct migration_core *core)
 	give_up(core, ERR_CANCELLED, 0, step_of_state(core->state));
 }
 
+const char *migration_resolve_refusal(const struct migration_core *core, enum side owner)
+{
+	const struct verdict_facts *facts = &core->facts;
+	const struct migration_side *other = &core->side[owner == SIDE_SOURCE];
+	enum vote ruling = owner == SIDE_SOURCE ? VOTE_ABORT : VOTE_COMMIT;
+	bool lost = core->state == MIGRATION_LOST && core->side[0].cleanup_owed;
+	if (facts->ruling == ruling)
+		return NULL;
+	if (facts->ruling != VOTE_NONE)
+		return "it was resolved the other way before";
+	if (!is_vote_state(core->state) && core->state != MIGRATION_COMMITTED && !lost)
+		return "nothing is in doubt";
+	if (owner == SIDE_SOURCE && (facts->running || facts->released))
+		return "the destination has run the VM, and the source has let go of it or is about to";
+	if (owner == SIDE_DESTINATION && (facts->renounced || facts->vote[PARTY_DESTINATION] != VOTE_COMMIT))
+		return "the destination is not known to hold a whole copy";
+	if (owner == SIDE_DESTINATION && core->state == MIGRATION_COMMITTED)
+		return "the verdict is commit already: the destination owns the VM";
+	if (owner == SIDE_DESTINATION && lost && !facts->activating) /* V10 */
+		return "the destination is not known to have begun to run the VM: its source is all that is left";
+	/* A lost VM is not on the source for certain: it is suspended there. */
+	if (other->reach != REACH_SUSPECTED && !other->rebooted && !(lost && owner == SIDE_DESTINATION))
+		return "the other host is heard of, or was until a moment ago: power it off first";
+	return NULL;
+}
+
+static void on_resolve(struct migration_core *core, enum side owner)
+{
+	if (core->facts.ruling != VOTE_NONE || migration_resolve_refusal(core, owner))
+		return;
+	core->facts.ruling = owner == SIDE_SOURCE ? VOTE_ABORT : VOTE_COMMIT;
+	if (owner == SIDE_SOURCE)
+		note_cause(core, ERR_HOST_LOST, SIDE_DESTINATION, STEP_SWITCH);
+	if (core->state != MIGRATION_LOST)
+		return;
+	for (int i = 0; i < 2; i++)
+		core->side[i].cleanup_owed = core->side[i].forget_owed = false; /* finish() says it anew */
+	core->state = MIGRATION_SWITCHING;
+}
+
+const char *migration_write_off_refusal(const struct migration_core *core, enum side side)
+{
+	if (migration_side_get(core, side)->reach != REACH_SUSPECTED && core->state != MIGRATION_QUEUED &&
+	    !migration_is_final(core->state))
+		return "the host is heard of, or was until a moment ago";
+	if (is_vote_state(core->state))
+		return "who owns the VM is not decided: resolve it first";
+	return NULL;
+}
+
+static void on_written_off(struct migration_core *core, enum side side)
+{
+	struct migration_side *part = migration_side_of(core, side);
+	if (migration_write_off_refusal(core, side))
+		return;
+	part->written_off = true;
+	part->cleanup_owed = part->forget_owed = false;
+	if (core->state == MIGRATION_QUEUED) {
+		note_cause(core, ERR_HOST_LOST, side, STEP_NONE);
+		core->state = MIGRATION_FAILED; /* nobody was asked for anything: nothing is owed */
+	} else {
+		give_up(core, ERR_HOST_LOST, side, step_of_state(core->state));
+	}
+}
+
 static void apply(struct migration_core *core, const struct migration_event *event)
 {
 	struct migration_side *part = migration_side_of(core, event->side);
@@ -454,6 +527,7 @@ static void apply(struct migration_core *core, const struct migration_event *eve
 		break;
 	case MIGRATION_EVENT_HOST_UP:
 		part->reach = REACH_UP;
+		part->written_off = false; /* not gone after all */
 		break;
 	case MIGRATION_EVENT_SUSPECTED:
 		part->reach = REACH_SUSPECTED;
@@ -479,6 +553,12 @@ static void apply(struct migration_core *core, const struct migration_event *eve
 	case MIGRATION_EVENT_RESTART:
 		core->side[0].reach = core->side[1].reach = REACH_UNKNOWN;
 		break;
+	case MIGRATION_EVENT_RESOLVE:
+		on_resolve(core, event->side);
+		break;
+	case MIGRATION_EVENT_WRITTEN_OFF:
+		on_written_off(core, event->side);
+		break;
 	case MIGRATION_EVENT_RETRY:
 	case MIGRATION_EVENT_KINDS:
 		break;
@@ -502,7 +582,7 @@ static void diff(const struct migration_core *before, const struct migration_cor
 		             (event->side == side &&
 		              (event->kind == MIGRATION_EVENT_RETRY || event->kind == MIGRATION_EVENT_HOST_UP));
 		enum step step = migration_command(next, side);
-		if (facts_matter(next) && (fresh || again || next->state != before->state))
+		if (facts_matter(next, side) && (fresh || again || next->state != before->state))
 			add_action(actions, MIGRATION_ACTION_TELL, side, STEP_NONE);
 		if (step != STEP_NONE && (again || step != migration_command(before, side)))
 			add_action(actions, MIGRATION_ACTION_SEND, side, step);

@@ -8,9 +8,10 @@
  * is still due is not remembered but computed: migration_due() gives the same on entry, on retry and after a restart.
  *  3. Who owns the VM is decided by common/verdict.h alone. The coordinator's own vote is part of the core, so it is
  *     journaled before it is told.
- *  4. A final state never changes; what is still owed to a host (cleaning up, forgetting) is, and is settled later.
- *  5. `committed` leads to `rolling-back` only by the destination's renouncing (V8); `rolling-back` never to
- * `committed`.
+ *  4. A final state never changes, but for an operator's ruling over a lost VM that the source still holds suspended;
+ *     what is still owed to a host (cleaning up, forgetting) is settled later.
+ *  5. `committed` leads to `rolling-back` only by the destination's renouncing (V8) or an operator's ruling;
+ *     `rolling-back` never to `committed`.
  *  6. The first error is the cause; a later one never replaces it (V13).
  */
 #ifndef DROVER_MIGRATION_H
@@ -60,6 +61,7 @@ struct migration_side {
 	bool journal_lost;        /* V11: it does not know this migration any more; counts as unreachable for votes */
 	bool cleanup_owed;        /* final, and the host was not there to clean up: done when it returns */
 	bool forget_owed;         /* final, and it was not yet told to forget the session */
+	bool written_off; /* an operator declared the host gone for good: nothing is asked of it or owed to it */
 };
 
 struct migration_core {
@@ -85,6 +87,8 @@ enum migration_event_kind {
 	MIGRATION_EVENT_DEADLINE,     /* the state's deadline has passed */
 	MIGRATION_EVENT_RETRY,        /* side: its command was not answered in time */
 	MIGRATION_EVENT_RESTART,      /* the coordinator has started again with this record */
+	MIGRATION_EVENT_RESOLVE,      /* side: an operator ruled that it owns the VM; the other host is powered off */
+	MIGRATION_EVENT_WRITTEN_OFF,  /* side: an operator declared the host gone for good */
 	MIGRATION_EVENT_KINDS
 };
 const char *migration_event_name(enum migration_event_kind kind);
@@ -138,6 +142,13 @@ enum step migration_command(const struct migration_core *core, enum side side);
 enum migration_cancel { CANCEL_CANCELLED = 1, CANCEL_TOO_LATE, CANCEL_PENDING };
 enum migration_cancel migration_cancel_answer(const struct migration_core *core);
 const char *migration_cancel_name(enum migration_cancel answer);
+
+/* Why an operator's ruling that `owner` owns the VM cannot be taken now, as words for people; NULL: it can. The ruling
+ * needs the other host to be powered off: that it is, the operator declares; what is known here must not contradict it.
+ * The same ruling again can be taken. Static string. */
+const char *migration_resolve_refusal(const struct migration_core *core, enum side owner);
+/* The same for writing off the host of `side`. */
+const char *migration_write_off_refusal(const struct migration_core *core, enum side side);
 
 /* Who owns the VM, as operators are shown it: "source", "destination", "undecided" or "none". Static string. */
 const char *migration_authority(const struct migration_core *core);

@@ -18,6 +18,7 @@ static const char *const event_names[MIGRATION_EVENT_KINDS] = {
 	[MIGRATION_EVENT_REBOOTED] = "rebooted",   [MIGRATION_EVENT_JOURNAL_LOST] = "journal-lost",
 	[MIGRATION_EVENT_CANCEL] = "cancel",       [MIGRATION_EVENT_DEADLINE] = "deadline",
 	[MIGRATION_EVENT_RETRY] = "retry",         [MIGRATION_EVENT_RESTART] = "restart",
+	[MIGRATION_EVENT_RESOLVE] = "resolve",     [MIGRATION_EVENT_WRITTEN_OFF] = "written-off",
 };
 
 const char *migration_state_name(enum migration_state state)
@@ -63,7 +64,7 @@ static int64_t pack_side(const struct migration_side *side)
 	for (int step = 0; step < STEPS; step++)
 		bits |= (int64_t)side->done[step] << step;
 	bits |= (int64_t)side->rebooted << 16 | (int64_t)side->journal_lost << 17;
-	bits |= (int64_t)side->cleanup_owed << 18 | (int64_t)side->forget_owed << 19;
+	bits |= (int64_t)side->cleanup_owed << 18 | (int64_t)side->forget_owed << 19 | (int64_t)side->written_off << 20;
 	return bits | (int64_t)side->phase << 24;
 }
 
@@ -75,7 +76,7 @@ void migration_pack(const struct migration_core *core, struct migration_packed *
 		bits |= (int64_t)facts->vote[party] << (2 * party);
 	bits |= (int64_t)facts->suspended << 8 | (int64_t)facts->stream_ended << 9 | (int64_t)facts->resumed << 10;
 	bits |= (int64_t)facts->released << 11 | (int64_t)facts->activating << 12 | (int64_t)facts->running << 13;
-	bits |= (int64_t)facts->renounced << 14;
+	bits |= (int64_t)facts->renounced << 14 | (int64_t)facts->ruling << 15;
 	ret_packed->facts = bits;
 	ret_packed->state = (int64_t)core->state | (int64_t)core->abort_asked << 8;
 	ret_packed->source = pack_side(&core->side[0]);
@@ -96,6 +97,7 @@ static int unpack_side(int64_t bits, struct migration_side *ret_side)
 	ret_side->journal_lost = bit(bits, 17);
 	ret_side->cleanup_owed = bit(bits, 18);
 	ret_side->forget_owed = bit(bits, 19);
+	ret_side->written_off = bit(bits, 20);
 	if (bits < 0 || bits >> 24 >= PHASES)
 		return -1;
 	ret_side->phase = (enum session_phase)(bits >> 24);
@@ -112,7 +114,7 @@ int migration_unpack(const struct migration_packed *packed, struct migration_cor
 		return -1;
 	if (packed->cause < 0 || code >= ERR_CODES || side > SIDE_DESTINATION || step >= STEPS)
 		return -1;
-	if (packed->facts < 0 || packed->facts >> 15 != 0)
+	if (packed->facts < 0 || packed->facts >> 17 != 0 || (packed->facts >> 15 & 3) > VOTE_ABORT)
 		return -1;
 	for (int party = 0; party < PARTIES; party++) {
 		int64_t vote = packed->facts >> (2 * party) & 3;
@@ -127,6 +129,7 @@ int migration_unpack(const struct migration_packed *packed, struct migration_cor
 	core.facts.activating = bit(packed->facts, 12);
 	core.facts.running = bit(packed->facts, 13);
 	core.facts.renounced = bit(packed->facts, 14);
+	core.facts.ruling = (enum vote)(packed->facts >> 15 & 3);
 	core.state = (enum migration_state)state;
 	core.abort_asked = bit(packed->state, 8);
 	core.cause = (enum err_code)code;

@@ -99,6 +99,7 @@ static inline void sample_facts(struct verdict_facts *facts)
 	facts->vote[PARTY_DESTINATION] = VOTE_COMMIT;
 	facts->suspended = facts->stream_ended = facts->resumed = facts->released = true;
 	facts->activating = facts->running = facts->renounced = true;
+	facts->ruling = VOTE_ABORT;
 }
 
 static inline void sample_cause(struct err *cause)
@@ -184,6 +185,9 @@ static inline void sample_request(struct msg_request *request)
 	request->keep_copy_s = 3600;
 	request->priority = -5;
 	request->dry_run = 1;
+	request->owner = SIDE_DESTINATION;
+	sample_text(request->fenced, "a1");
+	sample_text(request->reason, "its power supply burnt");
 }
 
 static inline void sample_hello(struct msg_hello *hello)

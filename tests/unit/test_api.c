@@ -263,8 +263,11 @@ static void roles__each_verb__as_permitted(void **state)
 			struct bus_peer peer = { .name = "x", .role = (enum role)role };
 			struct msg_request request = a_request((enum verb)verb);
 			bool changes = verb == VERB_MIGRATE || verb == VERB_CANCEL;
-			bool allowed =
-				role == ROLE_OPERATOR || role == ROLE_SUBMITTER || (role == ROLE_VIEWER && !changes);
+			bool operators = verb == VERB_RESOLVE || verb == VERB_HOST_FORGET;
+			bool allowed = role == ROLE_OPERATOR || (role == ROLE_SUBMITTER && !operators) ||
+			               (role == ROLE_VIEWER && !changes && !operators);
+			if (verb == VERB_RETRY || verb == VERB_UNDO)
+				continue;
 			ask(&peer, &request);
 			if (allowed == (reply.exit_code == 7))
 				fail_msg("%s %s: exit %u", role_name((enum role)role), verb_name((enum verb)verb),

@@ -107,6 +107,8 @@ static void args__every_other_command__is_understood(void **state)
 		{ "watch", CLI_WATCH, VERB_SHOW },
 		{ "watch 17 --color always", CLI_WATCH, VERB_SHOW },
 		{ "cancel 17 --wait", CLI_CANCEL, VERB_CANCEL },
+		{ "resolve 17 --owner source --fenced b2 --reason burnt", CLI_RESOLVE, VERB_RESOLVE },
+		{ "host forget b2 --reason sold", CLI_HOST_FORGET, VERB_HOST_FORGET },
 		{ "host list", CLI_HOST_LIST, VERB_HOST_LIST },
 		{ "host show a1 --json", CLI_HOST_SHOW, VERB_HOST_SHOW },
 		{ "vm list --host a1", CLI_VM_LIST, VERB_VM_LIST },
@@ -174,6 +176,12 @@ static void args__bad_values__are_refused_with_the_reason(void **state)
 	assert_refused("--color sometimes list", "use never, auto or always");
 	assert_refused("--connect-timeout 0 list", "out of range");
 	assert_refused("--home= list", "--home is empty");
+	assert_refused("resolve 17 --fenced b2 --reason x", "--owner is missing");
+	assert_refused("resolve 17 --owner both --fenced b2 --reason x", "use source or destination");
+	assert_refused("resolve 17 --owner source --reason x", "--fenced is missing");
+	assert_refused("resolve 17 --owner source --fenced b2", "--reason is missing");
+	assert_refused("host forget b2", "--reason is missing");
+	assert_refused("host forget --reason x", "HOST is missing");
 	assert_refused("key generate ops", "--role is missing");
 	assert_refused("key generate ops --role king", "use operator");
 	assert_refused("key generate a1 --role agent", "--host is missing");

@@ -61,14 +61,19 @@ static void check_cell(const struct migration_core *before, const struct migrati
 			assert_int_equal(list.list[i].step, migration_command(&next, list.list[i].side));
 	}
 	/* what must never be */
-	if (migration_is_final(before->state))
+	bool ruled = event->kind == MIGRATION_EVENT_RESOLVE;
+	if (migration_is_final(before->state) && !(ruled && before->state == MIGRATION_LOST))
 		assert_int_equal(next.state, before->state);
 	if (before->state == MIGRATION_COMMITTED && next.state != MIGRATION_COMMITTED) {
-		if (!next.facts.renounced)
+		if (!next.facts.renounced && !(ruled && event->side == SIDE_SOURCE))
 			assert_true(next.state == MIGRATION_DONE || next.state == MIGRATION_LOST);
 	}
 	if (before->state == MIGRATION_ROLLING_BACK)
 		assert_true(next.state != MIGRATION_COMMITTED && next.state != MIGRATION_DONE);
+	if (before->facts.ruling != VOTE_NONE)
+		assert_int_equal(next.facts.ruling, before->facts.ruling);
+	else
+		assert_true(next.facts.ruling == VOTE_NONE || ruled);
 	if (before->cause != ERR_NONE)
 		assert_true(next.cause == before->cause && next.cause_side == before->cause_side);
 	for (int party = 0; party < PARTIES; party++)

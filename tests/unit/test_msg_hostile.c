@@ -423,7 +423,7 @@ static void enums__unknown_value__refused(void **state)
 	body.count = 0;
 	wire_number(&body, 1, VERBS);
 	wire_envelope(&frame, 1, MSG_REQUEST, &body);
-	refused("request.verb: 13 is no value that is known here");
+	refused("request.verb: 17 is no value that is known here");
 	body.count = 0;
 	wire_number(&body, 1, UINT64_MAX); /* -1 */
 	wire_envelope(&frame, 1, MSG_REQUEST, &body);

@@ -248,6 +248,61 @@ static void v13__abort_compensations_and_commit_ones_exclude_each_other(void **s
 	}
 }
 
+static void ruling__for_the_source__it_resumes_and_the_destination_gives_up_once_it_was_off(void **state)
+{
+	(void)state;
+	struct verdict_local off = { .granted = true, .image_gone = true };
+	struct verdict_local local = { .granted = true };
+	struct verdict_facts facts = after_end_of_stream();
+	facts.vote[PARTY_SOURCE] = facts.vote[PARTY_DESTINATION] = VOTE_COMMIT;
+	facts.activating = facts.running = true;
+	assert_false(verdict_may_resume(&facts));
+	facts.ruling = VOTE_ABORT;
+	assert_int_equal(verdict_of(&facts), VOTE_ABORT);
+	assert_int_equal(verdict_due(PARTY_SOURCE, &facts, &local), DUTY_RESUME);
+	assert_true(verdict_may_take_back(&facts, false)); /* V12: the ruling says that it is fenced */
+	assert_false(verdict_may_release(&facts));
+	assert_false(verdict_may_activate(&facts));
+	assert_false(verdict_may_renounce(&facts, &none)); /* it was not off, whatever was declared */
+	assert_int_equal(verdict_due(PARTY_DESTINATION, &facts, &off), DUTY_RENOUNCE);
+	assert_string_equal(verdict_authority(&facts), "source");
+	facts.released = true;
+	assert_false(verdict_may_resume(&facts));
+}
+
+static void ruling__for_the_destination__it_runs_what_it_has_and_nobody_votes_any_more(void **state)
+{
+	(void)state;
+	struct verdict_local local = { .granted = true };
+	struct verdict_facts facts = after_end_of_stream();
+	facts.ruling = VOTE_COMMIT;
+	assert_int_equal(verdict_due(PARTY_DESTINATION, &facts, &local), 0); /* no whole copy: nothing to run */
+	facts.vote[PARTY_DESTINATION] = VOTE_COMMIT;
+	assert_int_equal(verdict_due(PARTY_DESTINATION, &facts, &local), DUTY_ACTIVATE);
+	assert_int_equal(verdict_due(PARTY_SOURCE, &facts, &local), 0);
+	assert_false(verdict_may_cast(PARTY_SOURCE, VOTE_COMMIT, &facts, &local));
+	assert_false(verdict_may_resume(&facts));
+	assert_string_equal(verdict_authority(&facts), "destination");
+	facts.vote[PARTY_SOURCE] = facts.vote[PARTY_COORDINATOR] = VOTE_ABORT; /* it stands above the votes */
+	assert_int_equal(verdict_of(&facts), VOTE_COMMIT);
+	facts.activating = true; /* and if the host dies then: the source may let go */
+	assert_int_equal(verdict_due(PARTY_SOURCE, &facts, &local), DUTY_RELEASE);
+}
+
+static void ruling__the_other_way__is_a_conflict(void **state)
+{
+	(void)state;
+	bool conflict = false;
+	struct verdict_facts facts = { .ruling = VOTE_ABORT }, heard = { .ruling = VOTE_COMMIT };
+	assert_false(verdict_learn(&facts, &heard, &conflict));
+	assert_true(conflict);
+	assert_int_equal(facts.ruling, VOTE_ABORT);
+	facts.ruling = VOTE_NONE;
+	conflict = false;
+	assert_true(verdict_learn(&facts, &heard, &conflict));
+	assert_false(conflict);
+}
+
 /* ---- every reachable state of the three parties ---- */
 
 struct world {
@@ -268,6 +323,7 @@ static uint64_t world_pack(const struct world *w)
 			key = key * 3 + f->vote[v];
 		for (unsigned i = 0; i < sizeof(flags) / sizeof(flags[0]); i++)
 			key = key * 2 + flags[i];
+		key = key * 3 + f->ruling;
 	}
 	const struct verdict_local *s = &w->local[PARTY_SOURCE], *d = &w->local[PARTY_DESTINATION],
 				   *c = &w->local[PARTY_COORDINATOR];
@@ -319,15 +375,24 @@ static void check_world(const struct world *w)
 {
 	const struct verdict_facts *s = &w->knows[PARTY_SOURCE], *d = &w->knows[PARTY_DESTINATION];
 	const struct verdict_facts *c = &w->knows[PARTY_COORDINATOR];
-	assert_false(s->resumed && d->activating && !d->renounced); /* never two that may run */
+	const struct verdict_facts votes = { .vote = { c->vote[PARTY_COORDINATOR], s->vote[PARTY_SOURCE],
+		                                       d->vote[PARTY_DESTINATION] } };
+	/* A host that was powered off runs nothing, whatever it had begun. */
+	bool runs_s = s->resumed && !w->local[PARTY_SOURCE].image_gone;
+	bool runs_d = d->activating && !d->renounced && !w->local[PARTY_DESTINATION].image_gone;
+	assert_false(runs_s && runs_d); /* never two that may run */
+	assert_false(runs_d && s->resumed && c->ruling == VOTE_NONE);
+	if (c->ruling != VOTE_NONE) {
+		assert_false(s->released && !d->activating);
+		return;
+	}
+	assert_false(s->resumed && d->activating && !d->renounced);
 	assert_false(d->renounced && d->running);
 	assert_false(s->released && s->resumed);
 	assert_false(s->released && !d->running);
-	const struct verdict_facts truth = { .vote = { c->vote[PARTY_COORDINATOR], s->vote[PARTY_SOURCE],
-		                                       d->vote[PARTY_DESTINATION] } };
 	if (d->activating)
-		assert_int_equal(verdict_of(&truth), VOTE_COMMIT);
-	assert_false(s->resumed && !d->renounced && verdict_of(&truth) == VOTE_COMMIT);
+		assert_int_equal(verdict_of(&votes), VOTE_COMMIT);
+	assert_false(s->resumed && !d->renounced && verdict_of(&votes) == VOTE_COMMIT);
 }
 
 /* Does the one duty; the caller has journaled nothing before. */
@@ -412,6 +477,30 @@ static unsigned progress(struct search *search, const struct world *w)
 	return moves;
 }
 
+/* An operator powers one host off, for good as far as the VM goes, and says that the other one owns it; the coordinator
+ * takes it under the conditions of migration_resolve_refusal(). */
+static void rulings(struct search *search, const struct world *w)
+{
+	const struct verdict_facts *c = &w->knows[PARTY_COORDINATOR];
+	if (c->ruling != VOTE_NONE)
+		return;
+	/* The source releases when it is told to, by a coordinator that has the running in its journal. */
+	if (!c->running && !w->knows[PARTY_SOURCE].released) {
+		struct world next = *w;
+		next.knows[PARTY_COORDINATOR].ruling = VOTE_ABORT;
+		next.local[PARTY_DESTINATION].image_gone = true;
+		next.faults++;
+		visit(search, &next);
+	}
+	if (c->vote[PARTY_DESTINATION] == VOTE_COMMIT && !c->renounced && verdict_of(c) != VOTE_COMMIT) {
+		struct world next = *w;
+		next.knows[PARTY_COORDINATOR].ruling = VOTE_COMMIT;
+		next.local[PARTY_SOURCE].image_gone = true;
+		next.faults++;
+		visit(search, &next);
+	}
+}
+
 /* Faults: each is possible at any time, at most `limit` of them in one run. */
 static void faults(struct search *search, const struct world *w, unsigned limit)
 {
@@ -430,6 +519,7 @@ static void faults(struct search *search, const struct world *w, unsigned limit)
 			visit(search, &next);
 		}
 	}
+	rulings(search, w);
 	if (w->knows[PARTY_DESTINATION].activating && !w->knows[PARTY_DESTINATION].running) {
 		next = *w;
 		next.local[PARTY_DESTINATION].unpause_failed = true;
@@ -445,6 +535,8 @@ static void faults(struct search *search, const struct world *w, unsigned limit)
 			own.suspended = own.stream_ended = own.resumed = own.released = false;
 		if (p != PARTY_DESTINATION)
 			own.activating = own.running = own.renounced = false;
+		if (p != PARTY_COORDINATOR)
+			own.ruling = VOTE_NONE;
 		next = *w;
 		next.knows[p] = own;
 		next.faults++;
@@ -543,6 +635,9 @@ int main(void)
 		cmocka_unit_test(
 			v12__exclusive_disk_is_let_go_before_the_end_of_stream_and_taken_back_only_from_a_destination_that_is_out),
 		cmocka_unit_test(v13__abort_compensations_and_commit_ones_exclude_each_other),
+		cmocka_unit_test(ruling__for_the_source__it_resumes_and_the_destination_gives_up_once_it_was_off),
+		cmocka_unit_test(ruling__for_the_destination__it_runs_what_it_has_and_nobody_votes_any_more),
+		cmocka_unit_test(ruling__the_other_way__is_a_conflict),
 		cmocka_unit_test(any_three_parties_and_two_faults__never_two_copies_never_stuck),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
