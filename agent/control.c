@@ -79,6 +79,7 @@ void control_heartbeat(struct agent *agent)
 	struct msg *msg = control_msg(MSG_HEARTBEAT);
 	struct msg_heartbeat *heartbeat = &msg->u.heartbeat;
 	heartbeat->inventory_digest = agent->inventory.valid ? agent->inventory.now.digest : 0;
+	heartbeat->leftovers = agent->leftovers;
 	heartbeat->sessions = calloc(LIMIT_SESSIONS, sizeof(*heartbeat->sessions));
 	if (!heartbeat->sessions)
 		abort();
@@ -97,19 +98,26 @@ static void on_heartbeat(void *ctx)
 	control_heartbeat(agent);
 }
 
-static void on_welcome(struct agent *agent, const struct msg_welcome *welcome)
+static void set_heartbeat(struct agent *agent, unsigned ms)
 {
-	unsigned ms = welcome->heartbeat_ms;
 	ms = ms < AGENT_HEARTBEAT_MIN_MS ? AGENT_HEARTBEAT_MIN_MS : ms;
 	ms = ms > AGENT_HEARTBEAT_MAX_MS ? AGENT_HEARTBEAT_MAX_MS : ms;
-	log_notice("event=welcome cluster=%s coordinator=%s heartbeat_ms=%u", welcome->cluster_id, welcome->software,
-	           ms);
+	if (agent->heartbeat_timer >= 0 && agent->heartbeat_ms == ms)
+		return;
+	agent->heartbeat_ms = ms;
+	loop_timer_end(agent->loop, agent->heartbeat_timer);
+	agent->heartbeat_timer = loop_timer(agent->loop, ms, true, on_heartbeat, agent, NULL);
+}
+
+static void on_welcome(struct agent *agent, const struct msg_welcome *welcome)
+{
 	agent->welcomed = true;
 	agent->refused_logged = false;
 	loop_timer_end(agent->loop, agent->hello_timer);
-	loop_timer_end(agent->loop, agent->heartbeat_timer);
 	agent->hello_timer = -1;
-	agent->heartbeat_timer = loop_timer(agent->loop, ms, true, on_heartbeat, agent, NULL);
+	set_heartbeat(agent, welcome->heartbeat_ms);
+	log_notice("event=welcome cluster=%s coordinator=%s heartbeat_ms=%u", welcome->cluster_id, welcome->software,
+	           agent->heartbeat_ms);
 	on_heartbeat(agent);
 }
 
@@ -324,6 +332,8 @@ static void on_message(void *ctx, const struct msg *msg)
 		on_welcome(agent, &msg->u.welcome);
 		return;
 	case MSG_HEARTBEAT_ACK:
+		if (msg->u.heartbeat_ack.heartbeat_ms != 0)
+			set_heartbeat(agent, msg->u.heartbeat_ack.heartbeat_ms);
 		if (msg->u.heartbeat_ack.want_inventory)
 			send_inventory(agent);
 		return;

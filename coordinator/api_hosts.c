@@ -63,10 +63,11 @@ static json_t *sr_list(const struct msg_inventory *inventory)
 
 static json_t *host_doc(const struct coordinator *c, const struct host *host)
 {
-	json_t *doc = json_pack("{s:s,s:s,s:s,s:b,s:s,s:s,s:o,s:I}", "name", host->rec.name, "pool", host->rec.pool,
-	                        "state", host_state(host), "connected", host_is_up(host), "software",
+	json_t *doc = json_pack("{s:s,s:s,s:s,s:b,s:s,s:s,s:o,s:I,s:I,s:I}", "name", host->rec.name, "pool",
+	                        host->rec.pool, "state", host_state(host), "connected", host_is_up(host), "software",
 	                        host->rec.software, "key", host->rec.key, "last_seen_at",
-	                        api_time(host->rec.last_seen_wall_ms), "session_count", BIG(host->session_count));
+	                        api_time(host->rec.last_seen_wall_ms), "session_count", BIG(host->session_count),
+	                        "leftovers", BIG(host->leftovers), "heartbeat_ms", BIG(host->heartbeat_ms));
 	json_t *runs = json_array();
 	for (size_t i = 0; i < c->run_count; i++) {
 		const struct store_migration *rec = &c->runs[i]->rec;

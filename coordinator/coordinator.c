@@ -116,7 +116,7 @@ static void welcome_client(struct coordinator *c, const struct bus_peer *peer, c
 	struct msg reply = coordinator_msg(c, MSG_WELCOME);
 	struct msg_welcome *welcome = &reply.u.welcome;
 	welcome->version = hello->version_max < PROTOCOL_VERSION ? hello->version_max : PROTOCOL_VERSION;
-	welcome->heartbeat_ms = c->settings.heartbeat_ms;
+	welcome->heartbeat_ms = hosts_heartbeat_ms(c);
 	(void)snprintf(welcome->cluster_id, sizeof(welcome->cluster_id), "%s", store_cluster_id(c->store));
 	(void)snprintf(welcome->software, sizeof(welcome->software), "%s", DROVER_VERSION);
 	(void)bus_send(c->bus, peer, &reply, NULL);

@@ -29,6 +29,28 @@ bool host_is_up(const struct host *host)
 	return host && host->has_peer && host->reach == REACH_UP;
 }
 
+bool host_is_ready(const struct host *host)
+{
+	return host_is_up(host) && host->reconciled;
+}
+
+uint32_t hosts_heartbeat_ms(const struct coordinator *c)
+{
+	uint64_t ms = (uint64_t)c->host_count * 1000 / c->settings.heartbeat_rate;
+	if (ms < c->settings.heartbeat_ms)
+		return c->settings.heartbeat_ms;
+	return ms > HEARTBEAT_MAX_MS ? HEARTBEAT_MAX_MS : (uint32_t)ms;
+}
+
+/* The host is told this period. What it was told before may still be in force: the answer may be lost. */
+static uint32_t tell_heartbeat(const struct coordinator *c, struct host *host)
+{
+	uint32_t ms = hosts_heartbeat_ms(c);
+	if (ms > host->heartbeat_ms)
+		host->heartbeat_ms = ms;
+	return ms;
+}
+
 static struct host *host_insert(struct coordinator *c, const struct store_host *rec)
 {
 	if (c->host_count >= LIMIT_HOSTS)
@@ -241,13 +263,14 @@ void hosts_hello(struct coordinator *c, const struct bus_peer *peer, const struc
 	struct msg reply = coordinator_msg(c, MSG_WELCOME);
 	struct msg_welcome *welcome = &reply.u.welcome;
 	welcome->version = hello->version_max < PROTOCOL_VERSION ? hello->version_max : PROTOCOL_VERSION;
-	welcome->heartbeat_ms = c->settings.heartbeat_ms;
+	welcome->heartbeat_ms = tell_heartbeat(c, host);
 	(void)snprintf(welcome->cluster_id, sizeof(welcome->cluster_id), "%s", store_cluster_id(c->store));
 	(void)snprintf(welcome->software, sizeof(welcome->software), "%s", DROVER_VERSION);
 	(void)host_send(c, host, &reply);
 	log_notice("event=hello host=%s pool=%s key=%s software=%s boot=%.8s journal=%.8s", host->rec.name,
 	           host->rec.pool, peer->name, host->rec.software, host->rec.boot_id, host->rec.journal_id);
 	host->want_inventory = true;
+	host->reconciled = false;
 	runs_host_identity(c, host);
 	/* A new connection has lost what was under way on the old one: everything due is sent again. */
 	host->reach = host->reach == REACH_UP ? REACH_UNKNOWN : host->reach;
@@ -265,11 +288,20 @@ void hosts_heartbeat(struct coordinator *c, struct host *host, const struct msg 
 	             host->inventory_ms == INT64_MIN || now_ms - host->inventory_ms >= INVENTORY_REFRESH_MS;
 	struct msg ack = coordinator_msg(c, MSG_HEARTBEAT_ACK);
 	ack.u.heartbeat_ack.want_inventory = stale;
+	ack.u.heartbeat_ack.heartbeat_ms = tell_heartbeat(c, host);
 	(void)host_send(c, host, &ack);
 	host->session_count = beat->session_count;
+	if (beat->leftovers > host->leftovers)
+		coordinator_note(c, host->rec.name, "leftovers",
+		                 "%u leftovers in its journal; 'drover leftovers' lists them", beat->leftovers);
+	host->leftovers = beat->leftovers;
 	heard(c, host);
 	for (uint32_t i = 0; i < beat->session_count && !c->failed; i++)
 		runs_session(c, host, &beat->sessions[i]);
+	if (host->reconciled)
+		return;
+	host->reconciled = true; /* its sessions and votes are known: now it may get new work */
+	c->admit = true;
 }
 
 /* What was decoded belongs to the bus: a copy through the codec, which checks it again. */
@@ -316,10 +348,11 @@ void hosts_inventory(struct coordinator *c, struct host *host, const struct msg 
 
 void hosts_tick(struct coordinator *c, int64_t now_ms)
 {
-	int64_t suspect_ms = (int64_t)c->settings.heartbeat_ms * c->settings.suspect_after;
 	for (size_t i = 0; i < c->host_count && !c->failed; i++) {
 		struct host *host = c->hosts[i];
 		int64_t silent_ms = now_ms - host->heard_ms;
+		uint32_t period_ms = host->heartbeat_ms ? host->heartbeat_ms : hosts_heartbeat_ms(c);
+		int64_t suspect_ms = (int64_t)period_ms * c->settings.suspect_after;
 		char text[LIMIT_TEXT];
 		if (host->reach != REACH_SUSPECTED && silent_ms >= suspect_ms) {
 			host->reach = REACH_SUSPECTED;
@@ -328,7 +361,7 @@ void hosts_tick(struct coordinator *c, int64_t now_ms)
 			coordinator_note(c, host->rec.name, "host-suspected", "%s", text);
 			runs_host_event(c, host, MIGRATION_EVENT_SUSPECTED, text);
 		}
-		if (host->reach == REACH_SUSPECTED && !host->given_up &&
+		if (host->reach == REACH_SUSPECTED && !host->given_up && silent_ms >= suspect_ms &&
 		    silent_ms >= (int64_t)c->settings.lost_after_ms) {
 			host->given_up = true;
 			(void)snprintf(text, sizeof(text), "%s: not heard of for %" PRId64 " s", host->rec.name,

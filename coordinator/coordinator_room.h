@@ -9,6 +9,7 @@
 #include "coordinator/store.h"
 
 #define TICK_MS 50                 /* how exact deadlines and retries are */
+#define HEARTBEAT_MAX_MS 60000u    /* of any number of hosts */
 #define START_GRACE_MS 5000        /* after a start, agents get that much longer to be heard */
 #define INVENTORY_REFRESH_MS 60000 /* free amounts move without a new digest: ask again that often */
 #define HOST_SEEN_SAVE_MS 60000    /* how often a host's last sign of life is written down */
@@ -19,7 +20,10 @@ struct host {
 	struct store_host rec;
 	enum reach reach;
 	bool given_up;
-	bool has_peer; /* said hello on the connection `peer` */
+	uint32_t heartbeat_ms; /* the longest period that it was told */
+	bool reconciled;       /* has told its sessions since its hello: only then it gets new work */
+	uint32_t leftovers;    /* in its newest heartbeat */
+	bool has_peer;         /* said hello on the connection `peer` */
 	struct bus_peer peer;
 	int64_t heard_ms, seen_saved_ms;
 	bool has_inventory, want_inventory;
@@ -115,6 +119,10 @@ void hosts_hello(struct coordinator *c, const struct bus_peer *peer, const struc
 void hosts_heartbeat(struct coordinator *c, struct host *host, const struct msg *msg);
 void hosts_inventory(struct coordinator *c, struct host *host, const struct msg *msg);
 void hosts_tick(struct coordinator *c, int64_t now_ms);
+/* Connected, and has told what its journal holds since then: it may get new work. */
+bool host_is_ready(const struct host *host);
+/* How often agents have to say that they are there: as configured, or longer if there are many of them. */
+uint32_t hosts_heartbeat_ms(const struct coordinator *c);
 /* Asks for an inventory at once: what is free has changed. */
 void host_ask_inventory(struct coordinator *c, struct host *host);
 /* 0: it is on its way. */

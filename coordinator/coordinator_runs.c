@@ -358,8 +358,8 @@ static size_t fill_entries(struct coordinator *c, struct admission_entry *entrie
 			.destination = host_number(c, rec->destination),
 			.priority = rec->priority,
 			.active = migration_is_active(rec->core.state),
-			.startable = rec->core.state == MIGRATION_QUEUED && host_is_up(host_find(c, rec->source)) &&
-			             host_is_up(host_find(c, rec->destination)),
+			.startable = rec->core.state == MIGRATION_QUEUED && host_is_ready(host_find(c, rec->source)) &&
+			             host_is_ready(host_find(c, rec->destination)),
 		};
 	}
 	return count;

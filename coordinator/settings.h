@@ -12,7 +12,8 @@ struct settings {
 	char listen[LIMIT_ID];
 	char key[LIMIT_PATH]; /* file; relative to etc */
 	uint32_t heartbeat_ms;
-	uint32_t suspect_after; /* missed heartbeats */
+	uint32_t suspect_after;  /* missed heartbeats */
+	uint32_t heartbeat_rate; /* of all hosts together, a second; above it the period grows with their number */
 	uint32_t lost_after_ms;
 	uint32_t retry_ms, retry_max_ms;
 	uint32_t checking_ms, preparing_ms, switching_ms; /* deadlines of states */

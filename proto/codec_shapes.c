@@ -199,12 +199,16 @@ static const struct shape shape_session_or_none = { sizeof(struct msg_session), 
 static const struct field heartbeat_fields[] = {
 	NUMBER(U64, HEARTBEAT, inventory_digest, 0, UINT64_MAX),
 	LIST(FIELD_HEAP_LIST, HEARTBEAT, sessions, session_count, LIMIT_SESSIONS, .shape = &shape_session),
+	NUMBER(U32, HEARTBEAT, leftovers, 0, UINT32_MAX),
 };
 static const struct shape shape_heartbeat = { sizeof(struct msg_heartbeat), &drover__heartbeat__descriptor,
 	                                      ROWS(heartbeat_fields) };
 
 #define HEARTBEAT_ACK struct msg_heartbeat_ack, Drover__HeartbeatAck
-static const struct field heartbeat_ack_fields[] = { FLAG(HEARTBEAT_ACK, want_inventory) };
+static const struct field heartbeat_ack_fields[] = {
+	NUMBER(U32, HEARTBEAT_ACK, heartbeat_ms, 0, CODEC_MAX_HEARTBEAT_MS),
+	FLAG(HEARTBEAT_ACK, want_inventory),
+};
 static const struct shape shape_heartbeat_ack = { sizeof(struct msg_heartbeat_ack), &drover__heartbeat_ack__descriptor,
 	                                          ROWS(heartbeat_ack_fields) };
 

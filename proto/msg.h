@@ -172,9 +172,11 @@ struct msg_heartbeat {
 	uint64_t inventory_digest;
 	uint32_t session_count;       /* <= LIMIT_SESSIONS */
 	struct msg_session *sessions; /* heap when decoded */
+	uint32_t leftovers; /* resources in its journal that nobody works on and that are not kept on purpose */
 };
 
 struct msg_heartbeat_ack {
+	uint32_t heartbeat_ms;   /* from now on send one that often; 0: as before */
 	uint32_t want_inventory; /* 1: digest differs from what the coordinator has: send an inventory */
 };
 

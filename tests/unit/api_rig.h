@@ -74,6 +74,13 @@ static void host_hello(const char *host, const char *pool, const char *boot)
 	from_agent(host, &msg);
 }
 
+/* Its journal holds no session. */
+static void host_heartbeat(const char *host)
+{
+	struct msg msg = { .kind = MSG_HEARTBEAT };
+	from_agent(host, &msg);
+}
+
 static struct msg_vm a_vm(unsigned char number, const char *name)
 {
 	struct msg_vm vm = { .uuid = { number, 1 },
@@ -158,6 +165,8 @@ static int begin(void **state)
 		fail_msg("%s", err.text);
 	host_hello("a1", "east", "boot1");
 	host_hello("b2", "west", "boot1");
+	host_heartbeat("a1");
+	host_heartbeat("b2");
 	struct msg_inventory inventory = an_inventory();
 	struct msg_vm vms[] = { a_vm(1, "web"), a_vm(2, "db"), a_vm(3, "twin"), a_vm(4, "off"), a_vm(5, "odd") };
 	vms[3].state = VM_HALTED;
@@ -222,7 +231,7 @@ static const char *text_of(json_t *object, const char *key)
 	return text ? text : "";
 }
 
-static void refused(const struct msg_request *request, enum err_code code, uint32_t exit_code)
+static inline void refused(const struct msg_request *request, enum err_code code, uint32_t exit_code)
 {
 	struct msg_request list = a_request(VERB_LIST);
 	list.all = 1;

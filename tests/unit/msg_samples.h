@@ -242,6 +242,7 @@ static inline void sample_full(struct msg *msg, enum msg_kind kind, struct sampl
 		break;
 	case MSG_HEARTBEAT:
 		msg->u.heartbeat.inventory_digest = UINT64_MAX - 1;
+		msg->u.heartbeat.leftovers = 2;
 		msg->u.heartbeat.session_count = 2;
 		msg->u.heartbeat.sessions = lists->sessions;
 		sample_session(&lists->sessions[0], 17);
@@ -249,6 +250,7 @@ static inline void sample_full(struct msg *msg, enum msg_kind kind, struct sampl
 		break;
 	case MSG_HEARTBEAT_ACK:
 		msg->u.heartbeat_ack.want_inventory = 1;
+		msg->u.heartbeat_ack.heartbeat_ms = 1500;
 		break;
 	case MSG_INVENTORY:
 		sample_inventory(&msg->u.inventory, lists);

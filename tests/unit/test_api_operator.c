@@ -25,10 +25,9 @@ static uint64_t committed(void)
 /* Only a1 is heard of for long. */
 static void b2_is_silent(void)
 {
-	struct msg msg = { .kind = MSG_HEARTBEAT };
 	for (int i = 0; i < 200; i++) {
 		test_now_ms += 1000;
-		from_agent("a1", &msg);
+		host_heartbeat("a1");
 		hosts_tick(c, test_now_ms);
 	}
 	assert_int_equal(host_find(c, "b2")->reach, REACH_SUSPECTED);
