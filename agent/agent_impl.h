@@ -137,6 +137,8 @@ void legs_kick(struct agent *agent);
 void leg_send_step(struct session *session, enum step step);
 void leg_tell_facts(struct session *session);
 void leg_disconnect(struct session *session);
+/* What a leg that died leaves in run/ for its successor, and there is none. */
+void leg_forget_files(struct session *session);
 /* A child of ours ended; true if it was a leg. */
 bool legs_child(struct agent *agent, pid_t pid, int status);
 

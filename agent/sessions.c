@@ -250,6 +250,7 @@ static void do_forget(struct session *session)
 	}
 	session->doomed = true;
 	leg_disconnect(session);
+	leg_forget_files(session);
 	(void)inventory_request(agent);
 }
 

@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "agent/leg/dest.h"
+#include "agent/leg/voteline.h"
 #include "common/log.h"
 
 #define LINK_WAIT_MS 60000 /* for the source to connect; it gives up before */
@@ -236,8 +237,8 @@ static int on_link(void *ctx, struct tls_conn *conn)
 	bool taken = dest->link_taken;
 	dest->link_taken = true;
 	pthread_mutex_unlock(&dest->lock);
-	if (taken)
-		return -1;
+	if (taken) /* the source's leg was started again, or its link broke: only votes are left to be told */
+		return voteline_adopt(leg, conn);
 	struct frame_hello *hello = calloc(1, sizeof(*hello));
 	if (!hello)
 		return -1;

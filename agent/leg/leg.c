@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The main thread: start, loop, end. */
 #include "agent/leg/leg.h"
+#include "agent/leg/voteline.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -49,6 +50,12 @@ static int load_session(struct leg *leg, struct err *err)
 	leg->local.image_gone = strcmp(session->boot_id, boot_id) != 0;
 	leg->kept_until_wall_ms = session->kept_until_wall_ms;
 	leg->cause = session->cause;
+	if (leg->options.recover && *session->peer_fingerprint) {
+		if (tls_expect(leg->identity, session->peer_fingerprint, err))
+			goto out;
+		bool source = leg->options.side == SIDE_SOURCE;
+		memcpy(leg->endpoint, source ? session->peer_endpoint : session->endpoint, sizeof(leg->endpoint));
+	}
 	if (leg->options.recover) {
 		leg->local.granted = session->core.highest >= STEP_SWITCH;
 		leg->local.failed = true;
@@ -78,8 +85,10 @@ static int start(struct leg *leg, struct err *err)
 	leg->conf = calloc(1, sizeof(*leg->conf));
 	if (!leg->conf)
 		return err_set(err, ERR_NO_MEMORY, "configuration");
+	snprintf(leg->identity_path, sizeof(leg->identity_path), "%s/leg-%" PRIu64 ".identity", leg->paths.run,
+	         leg->options.migration);
 	if (agent_conf_load(leg->conf, &leg->paths, NULL, err) || journal_open(&leg->journal, &leg->paths, err) ||
-	    load_session(leg, err) || tls_identity_new(&leg->identity, err))
+	    tls_identity_open(&leg->identity, leg->identity_path, leg->options.recover, err) || load_session(leg, err))
 		return -1;
 	leg->work = cancel_new(err);
 	leg->queue = leg->work ? queue_new(err) : NULL;
@@ -101,11 +110,14 @@ static void end(struct leg *leg)
 	if (leg->work)
 		cancel_fire(leg->work);
 	conductor_free(leg->conductor);
+	voteline_free(atomic_load(&leg->line));
 	leg->side->free(leg);
 	control_close(leg->control);
 	if (leg->lock_fd >= 0) { /* else they are another leg's */
 		snprintf(name, sizeof(name), "leg-%" PRIu64, leg->options.migration);
 		paths_remove_pid(&leg->paths, name);
+		if (leg->stop)
+			(void)unlink(leg->identity_path);
 	}
 	if (leg->hv)
 		leg->ops->close(leg->hv);
@@ -175,6 +187,7 @@ static void on_tick(struct leg *leg)
 	check_orphan(leg);
 	if (!leg->recovering)
 		leg->side->tick(leg);
+	voteline_tick(leg);
 	leg_due(leg);
 }
 

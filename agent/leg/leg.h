@@ -86,6 +86,7 @@ extern const struct leg_side leg_source, leg_dest;
 
 struct source;
 struct dest;
+struct voteline;
 
 struct leg {
 	/* fixed once started */
@@ -111,7 +112,9 @@ struct leg {
 	/* any thread */
 	_Atomic uint64_t wire_bytes;
 	atomic_bool granted, ready, suspending;
-	pthread_mutex_t link_lock; /* link: set and taken by side threads, posted to by main */
+	atomic_bool link_lost;           /* S: stream 0 of the copy broke */
+	_Atomic(struct voteline *) line; /* set once, by main */
+	pthread_mutex_t link_lock;       /* link: set and taken by side threads, posted to by main */
 	struct link *link;
 
 	/* main thread only */
@@ -136,7 +139,8 @@ struct leg {
 	struct verdict_facts told_peer;
 	struct command commands[STEPS];
 	enum step last; /* whose answer is sent again to a new agent */
-	int64_t agent_seen_ms, tick_at_ms;
+	int64_t agent_seen_ms, tick_at_ms, line_at_ms;
+	char identity_path[PATHS_MAX + 64];
 	uint64_t kept_until_wall_ms;
 	struct msg_budget budget;
 	uint64_t epoch;
@@ -169,6 +173,8 @@ void leg_greet(struct leg *leg); /* a new agent: report, and the last answer aga
 /* ---- for the sides: any thread but main ---- */
 void leg_post_fail(struct leg *leg, const struct err *cause);
 void leg_post_learn(struct leg *leg, const struct verdict_facts *news);
+/* There is a new link to the peer: it is told everything again. */
+void leg_post_link_up(struct leg *leg);
 /* COPY has begun: it is answered. */
 void leg_post_begun(struct leg *leg);
 /* The VM's image is not here any more. */

@@ -308,6 +308,18 @@ void leg_post_learn(struct leg *leg, const struct verdict_facts *news)
 	post_copy(leg, on_learn, news, sizeof(*news));
 }
 
+static void on_link_up(struct leg *leg, void *arg)
+{
+	(void)arg;
+	leg->told_peer = (struct verdict_facts) { 0 };
+	leg_due(leg);
+}
+
+void leg_post_link_up(struct leg *leg)
+{
+	queue_post(leg->queue, on_link_up, NULL);
+}
+
 static void on_begun(struct leg *leg, void *arg)
 {
 	(void)arg;

@@ -71,6 +71,26 @@ int net_listen(const char *address, int *ret_fd, char ret_endpoint[LIMIT_ID], st
 	return rc;
 }
 
+int net_listen_at(const char *endpoint, int *ret_fd, struct err *err)
+{
+	char host[LIMIT_ID], port[8];
+	struct addrinfo *list = NULL;
+	int one = 1;
+	if (net_split(endpoint, host, port, err) || resolve(host, port, AI_PASSIVE, &list, err))
+		return -1;
+	int fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int rc = 0;
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
+	    bind(fd, list->ai_addr, list->ai_addrlen) || listen(fd, BACKLOG))
+		rc = err_errno(err, ERR_IO, errno, "listen on %s again", endpoint);
+	freeaddrinfo(list);
+	if (rc && fd >= 0)
+		close(fd);
+	if (!rc)
+		*ret_fd = fd;
+	return rc;
+}
+
 int net_split(const char *endpoint, char ret_host[LIMIT_ID], char ret_port[8], struct err *err)
 {
 	const char *colon = strrchr(endpoint, ':');

@@ -12,6 +12,8 @@
 
 /* Listens on `address` (a host address; "" is 127.0.0.1) at a free port. ret_endpoint: "host:port" or "[v6]:port". */
 int net_listen(const char *address, int *ret_fd, char ret_endpoint[LIMIT_ID], struct err *err);
+/* Listens at this very endpoint again, as one did before us. ERR_IO: somebody has the port, maybe only for a moment. */
+int net_listen_at(const char *endpoint, int *ret_fd, struct err *err);
 /* Connects to an endpoint. Blocks at most timeout_ms. ERR_PEER_LOST, ERR_TIMEOUT, ERR_CANCELLED, ERR_USAGE. */
 int net_connect(const char *endpoint, int *ret_fd, const struct cancel *cancel, int timeout_ms, struct err *err);
 /* Splits "host:port" or "[v6]:port". */

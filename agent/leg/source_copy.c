@@ -56,6 +56,7 @@ static int on_frame(void *ctx, enum frame_type type, const unsigned char *payloa
 static void on_down(void *ctx, const struct err *cause)
 {
 	struct source *source = ctx;
+	atomic_store(&source->leg->link_lost, true);
 	leg_post_fail(source->leg, cause);
 }
 

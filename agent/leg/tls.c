@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "agent/leg/tls.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <openssl/bio.h>
 #include <openssl/crypto.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/pem.h>
 #include <openssl/rand.h>
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
@@ -20,6 +23,7 @@
 
 #include "agent/leg/net.h"
 #include "common/clock.h"
+#include "common/log.h"
 
 #define DIGEST_BYTES 32
 #define CIPHERS "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384"
@@ -108,11 +112,10 @@ static int configure(SSL_CTX *ctx, struct tls_identity *identity)
 	               : -1;
 }
 
-int tls_identity_new(struct tls_identity **ret_identity, struct err *err)
+/* Takes key and cert, which may be NULL. */
+static int identity_of(struct tls_identity **ret_identity, EVP_PKEY *key, X509 *cert, struct err *err)
 {
 	struct tls_identity *identity = calloc(1, sizeof(*identity));
-	EVP_PKEY *key = EVP_EC_gen("P-256");
-	X509 *cert = key ? make_cert(key) : NULL;
 	unsigned char digest[DIGEST_BYTES];
 	int rc = -1;
 	if (!identity || !cert || !cert_digest(cert, digest)) {
@@ -135,6 +138,58 @@ out:
 	if (rc)
 		tls_identity_free(identity);
 	return rc;
+}
+
+int tls_identity_new(struct tls_identity **ret_identity, struct err *err)
+{
+	EVP_PKEY *key = EVP_EC_gen("P-256");
+	return identity_of(ret_identity, key, key ? make_cert(key) : NULL, err);
+}
+
+static int identity_load(struct tls_identity **ret_identity, const char *path, struct err *err)
+{
+	FILE *file = fopen(path, "re");
+	if (!file)
+		return err_errno(err, ERR_IO, errno, "read %s", path);
+	EVP_PKEY *key = PEM_read_PrivateKey(file, NULL, NULL, NULL);
+	X509 *cert = key ? PEM_read_X509(file, NULL, NULL, NULL) : NULL;
+	fclose(file);
+	ERR_clear_error();
+	return identity_of(ret_identity, key, cert, err);
+}
+
+/* Whole or not at all: what is read back is what was announced. */
+static int identity_save(const char *path, EVP_PKEY *key, X509 *cert, struct err *err)
+{
+	char fresh[PATH_MAX];
+	if ((size_t)snprintf(fresh, sizeof(fresh), "%s.new", path) >= sizeof(fresh))
+		return err_set(err, ERR_IO, "%s: the path is too long", path);
+	(void)unlink(fresh);
+	int fd = open(fresh, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	FILE *file = fd >= 0 ? fdopen(fd, "w") : NULL;
+	if (!file && fd >= 0)
+		close(fd);
+	bool ok = file && PEM_write_PrivateKey(file, key, NULL, NULL, 0, NULL, NULL) == 1 &&
+	          PEM_write_X509(file, cert) == 1;
+	if (file && fclose(file) != 0)
+		ok = false;
+	if (ok && rename(fresh, path) == 0)
+		return 0;
+	err_errno(err, ERR_IO, errno, "write %s", fresh);
+	(void)unlink(fresh);
+	return -1;
+}
+
+int tls_identity_open(struct tls_identity **ret_identity, const char *path, bool again, struct err *err)
+{
+	if (again && identity_load(ret_identity, path, NULL) == 0)
+		return 0;
+	EVP_PKEY *key = EVP_EC_gen("P-256");
+	X509 *cert = key ? make_cert(key) : NULL;
+	struct err why = { 0 };
+	if (cert && identity_save(path, key, cert, &why)) /* only a leg that is started again needs it */
+		log_warning("event=identity-not-kept error=\"%s\"", why.text);
+	return identity_of(ret_identity, key, cert, err);
 }
 
 void tls_identity_free(struct tls_identity *identity)

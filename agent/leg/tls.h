@@ -26,6 +26,9 @@ struct tls_identity;
 struct tls_conn;
 
 int tls_identity_new(struct tls_identity **ret_identity, struct err *err);
+/* The same, kept in the file `path` (0600) for a leg that is started again: `again` takes what is there, if it can be
+ * read; else a new one is made and takes its place (as well as can be: a full disk is logged, and no error). */
+int tls_identity_open(struct tls_identity **ret_identity, const char *path, bool again, struct err *err);
 void tls_identity_free(struct tls_identity *identity);
 /* SHA-256 of the certificate, 64 lower-case hex digits. Lives as long as the identity. */
 const char *tls_fingerprint(const struct tls_identity *identity);

@@ -368,13 +368,19 @@ static void until_stream_ended(struct move *move)
 }
 
 /* As the agent journals it when it passes SWITCH on: a leg that recovers looks there. */
-static void journal_grant(struct host *host)
+static void journal_grant(struct move *move, struct host *host)
 {
+	const struct host *peer = host == &move->s ? &move->d : &move->s;
+	const struct msg_answer *own = &host->answers[STEP_PREPARE], *its = &peer->answers[STEP_PREPARE];
 	struct journal_session *session = calloc(1, sizeof(*session));
 	struct err err = { 0 };
 	rig_ok(journal_session_get(host->journal, MIGRATION, GENERATION, session, NULL, &err), &err);
 	session->core.state = SESSION_SWITCHING;
 	session->core.highest = STEP_SWITCH;
+	memcpy(session->fingerprint, own->fingerprint, sizeof(session->fingerprint));
+	memcpy(session->endpoint, own->endpoint, sizeof(session->endpoint));
+	memcpy(session->peer_fingerprint, its->fingerprint, sizeof(session->peer_fingerprint));
+	memcpy(session->peer_endpoint, its->endpoint, sizeof(session->peer_endpoint));
 	rig_ok(journal_session_put(host->journal, session, NULL, &err), &err);
 	free(session);
 }
@@ -384,7 +390,7 @@ static void switching__source_leg_killed_after_the_stream__commits_by_way_of_the
 	struct move *move = *state;
 	until_stream_ended(move);
 	leg_kill(&move->s);
-	journal_grant(&move->s);
+	journal_grant(move, &move->s);
 	leg_start(move, &move->s, true);
 	leg_connect(&move->s);
 	leg_step(move, &move->d, STEP_SWITCH);
@@ -405,8 +411,8 @@ static void switching__destination_leg_killed_after_its_vote__recovered_leg_acti
 	struct move *move = *state;
 	until_stream_ended(move);
 	leg_kill(&move->s); /* so that the verdict waits */
-	journal_grant(&move->s);
-	journal_grant(&move->d);
+	journal_grant(move, &move->s);
+	journal_grant(move, &move->d);
 	leg_step(move, &move->d, STEP_SWITCH);
 	AWAIT(move, move->d.report.facts.vote[PARTY_DESTINATION] == VOTE_COMMIT);
 	leg_kill(&move->d);
@@ -444,15 +450,74 @@ static void switching__destination_leg_killed_after_the_stream__source_waits_the
 	struct move *move = *state;
 	char text[32];
 	until_stream_ended(move);
+	journal_grant(move, &move->d);
 	leg_kill(&move->d);
-	leg_start(move, &move->d, true);
-	leg_connect(&move->d);
-	AWAIT(move, move->d.report.phase == PHASE_ROLLED_BACK);
-	/* The source does not know yet, and V8 forbids to guess. */
+	/* The source does not know, and V8 forbids to guess. */
 	assert_false(move->s.report.facts.resumed);
 	rig_ask(&move->s.paths, VM, "state", text);
 	assert_string_equal(text, "suspended");
-	leg_facts(&move->s, &move->d.report.facts);
+	leg_start(move, &move->d, true);
+	leg_connect(&move->d);
+	AWAIT(move, move->d.report.phase == PHASE_ROLLED_BACK);
+	AWAIT(move, move->s.report.phase == PHASE_ROLLED_BACK);
+	both(move, STEP_ABORT);
+	assert_undisturbed(move);
+	forget_both(move);
+}
+
+/* Nobody hears of the coordinator, and the data connection is gone with a leg: the two legs find each other again. */
+static void switching__source_leg_killed_and_no_coordinator__commits_over_the_vote_line(void **state)
+{
+	struct move *move = *state;
+	until_stream_ended(move);
+	leg_step(move, &move->d, STEP_SWITCH);
+	/* Stopped first, so that it cannot vote before it is killed. */
+	assert_int_equal(kill(move->s.leg.pid, SIGSTOP), 0);
+	AWAIT(move, move->d.report.facts.vote[PARTY_DESTINATION] == VOTE_COMMIT);
+	leg_kill(&move->s);
+	journal_grant(move, &move->s);
+	leg_start(move, &move->s, true);
+	leg_connect(&move->s);
+	AWAIT(move, move->d.report.facts.running);
+	AWAIT(move, move->s.report.facts.running);
+	both(move, STEP_RELEASE);
+	assert_moved(move);
+	forget_both(move);
+}
+
+static void switching__destination_leg_killed_and_no_coordinator__commits_over_the_vote_line(void **state)
+{
+	struct move *move = *state;
+	until_stream_ended(move);
+	assert_int_equal(kill(move->s.leg.pid, SIGSTOP), 0);
+	leg_step(move, &move->d, STEP_SWITCH);
+	AWAIT(move, move->d.report.facts.vote[PARTY_DESTINATION] == VOTE_COMMIT);
+	journal_grant(move, &move->d);
+	leg_kill(&move->d);
+	/* What it had said on stream 0 is lost with it, or is heard now; the rest goes over the line. */
+	assert_int_equal(kill(move->s.leg.pid, SIGCONT), 0);
+	leg_start(move, &move->d, true);
+	leg_connect(&move->d);
+	AWAIT(move, move->d.report.facts.running);
+	AWAIT(move, move->s.report.facts.running);
+	both(move, STEP_RELEASE);
+	assert_moved(move);
+	forget_both(move);
+}
+
+static void switching__both_legs_killed_and_no_coordinator__source_resumes_over_the_vote_line(void **state)
+{
+	struct move *move = *state;
+	until_stream_ended(move);
+	leg_kill(&move->s);
+	leg_kill(&move->d);
+	journal_grant(move, &move->s);
+	journal_grant(move, &move->d);
+	leg_start(move, &move->s, true);
+	leg_connect(&move->s);
+	leg_start(move, &move->d, true);
+	leg_connect(&move->d);
+	AWAIT(move, move->d.report.phase == PHASE_ROLLED_BACK); /* it had not voted: its copy is not whole any more */
 	AWAIT(move, move->s.report.phase == PHASE_ROLLED_BACK);
 	both(move, STEP_ABORT);
 	assert_undisturbed(move);
@@ -490,6 +555,9 @@ int main(int argc, char **argv)
 		T(switching__destination_leg_killed_after_its_vote__recovered_leg_activates),
 		T(switching__destination_told_to_abort_before_its_vote__source_resumes),
 		T(switching__destination_leg_killed_after_the_stream__source_waits_then_resumes),
+		T(switching__source_leg_killed_and_no_coordinator__commits_over_the_vote_line),
+		T(switching__destination_leg_killed_and_no_coordinator__commits_over_the_vote_line),
+		T(switching__both_legs_killed_and_no_coordinator__source_resumes_over_the_vote_line),
 		T(told_to_end__while_copying__rolls_back_and_leaves),
 	};
 #undef T

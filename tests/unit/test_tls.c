@@ -8,9 +8,11 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -124,6 +126,40 @@ static void tls__identities__differ_and_are_hex(void **state)
 	assert_int_equal(tls_expect(one, upper, NULL), -1);
 	tls_identity_free(one);
 	tls_identity_free(two);
+}
+
+static void tls__identity_that_was_kept__is_the_same_again(void **state)
+{
+	(void)state;
+	char folder[] = "/tmp/test_tls_XXXXXX", path[64], kept[LIMIT_ID];
+	struct tls_identity *identity = NULL;
+	struct stat st;
+	struct err err = { 0 };
+	assert_non_null(mkdtemp(folder));
+	snprintf(path, sizeof(path), "%s/identity", folder);
+	assert_int_equal(tls_identity_open(&identity, path, false, &err), 0);
+	snprintf(kept, sizeof(kept), "%s", tls_fingerprint(identity));
+	tls_identity_free(identity);
+	assert_int_equal(stat(path, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0600); /* a secret */
+	assert_int_equal(tls_identity_open(&identity, path, true, &err), 0);
+	assert_string_equal(tls_fingerprint(identity), kept);
+	tls_identity_free(identity);
+	/* A leg that is not started again makes its own, and one that cannot read it, too. */
+	assert_int_equal(tls_identity_open(&identity, path, false, &err), 0);
+	assert_string_not_equal(tls_fingerprint(identity), kept);
+	snprintf(kept, sizeof(kept), "%s", tls_fingerprint(identity));
+	tls_identity_free(identity);
+	assert_int_equal(truncate(path, 100), 0);
+	assert_int_equal(tls_identity_open(&identity, path, true, &err), 0);
+	assert_string_not_equal(tls_fingerprint(identity), kept);
+	tls_identity_free(identity);
+	/* Where it cannot be kept, the copy goes on without. */
+	snprintf(path, sizeof(path), "%s/no/such/folder", folder);
+	assert_int_equal(tls_identity_open(&identity, path, false, &err), 0);
+	tls_identity_free(identity);
+	snprintf(path, sizeof(path), "%s/identity", folder);
+	assert_int_equal(unlink(path) | rmdir(folder), 0);
 }
 
 static void tls__server_with_another_certificate__client_refuses(void **state)
@@ -435,6 +471,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(tls__the_announced_certificates__data_goes_both_ways),
 		cmocka_unit_test(tls__identities__differ_and_are_hex),
+		cmocka_unit_test(tls__identity_that_was_kept__is_the_same_again),
 		cmocka_unit_test(tls__server_with_another_certificate__client_refuses),
 		cmocka_unit_test(tls__client_with_another_certificate__server_refuses),
 		cmocka_unit_test(tls__nobody_is_expected_yet__refused),
