@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include <inttypes.h>
 
+#include "agent/core/leg_rules.h"
 #include "agent/journal_impl.h"
 
 static enum vote vote_at(sqlite3_stmt *stmt, int column)
@@ -134,36 +135,30 @@ struct flag_change {
 	const struct verdict_local *local;
 };
 
-static int may(bool allowed, const char *what, struct err *err)
+static const char *flag_name(const struct verdict_facts *flag)
 {
-	return allowed ? 0 : err_set(err, ERR_TOO_LATE, "%s is not allowed by what the journal knows", what);
+	return flag->suspended      ? "suspended"
+	       : flag->stream_ended ? "at the end of the stream"
+	       : flag->resumed      ? "resumed (V8)"
+	       : flag->released     ? "released (V10)"
+	       : flag->activating   ? "activating (V6)"
+	       : flag->running      ? "running"
+	                            : "renounced (V7)";
 }
 
-/* One flag: already set is done, else the rule decides. */
-static int set_flag(bool *flag, bool wanted, bool allowed, const char *what, struct err *err)
-{
-	if (!wanted || *flag)
-		return 0;
-	if (may(allowed, what, err) < 0)
-		return -1;
-	*flag = true;
-	return 0;
-}
-
+/* What is set already is done; else the rule decides. */
 static int change_flag(const void *arg, struct verdict_facts *facts, struct err *err)
 {
 	const struct flag_change *change = arg;
-	const struct verdict_facts *flag = change->flag;
-	bool source_aborted = facts->vote[PARTY_SOURCE] == VOTE_ABORT || facts->resumed;
-	if (set_flag(&facts->suspended, flag->suspended, !source_aborted, "to suspend", err) < 0 ||
-	    set_flag(&facts->stream_ended, flag->stream_ended, !source_aborted, "to end the stream", err) < 0 ||
-	    set_flag(&facts->resumed, flag->resumed, verdict_may_resume(facts), "to resume (V8)", err) < 0 ||
-	    set_flag(&facts->released, flag->released, verdict_may_release(facts), "to release (V10)", err) < 0 ||
-	    set_flag(&facts->activating, flag->activating, verdict_may_activate(facts), "to activate (V6)", err) < 0 ||
-	    set_flag(&facts->running, flag->running, facts->activating && !facts->renounced, "to run", err) < 0)
-		return -1;
-	return set_flag(&facts->renounced, flag->renounced, verdict_may_renounce(facts, change->local),
-	                "to renounce (V7)", err);
+	bool conflict = false;
+	struct verdict_facts next = *facts;
+	if (!verdict_learn(&next, change->flag, &conflict))
+		return 0;
+	if (!leg_may_flag(change->flag, facts, change->local))
+		return err_set(err, ERR_TOO_LATE, "to be %s is not allowed by what the journal knows",
+		               flag_name(change->flag));
+	*facts = next;
+	return 0;
 }
 
 int journal_flag(struct journal *journal, uint64_t migration, uint32_t generation, const struct verdict_facts *flag,

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include "agent/agent_impl.h"
+#include "agent/core/leg_rules.h"
 #include "common/log.h"
 
 static void on_packet_ready(void *ctx, int fd);
@@ -111,30 +112,13 @@ static void on_answer(struct session *session, const struct msg_answer *answer)
 	session_handle(session, &(struct session_event) { .kind = EVENT_LEG_REFUSED, .step = answer->step });
 }
 
-/* What the leg says of itself, as an event of the session. */
-static struct session_event report_event(const struct session *session, const struct msg_session *report)
-{
-	const struct session_core *core = &session->row.core;
-	struct session_event event = { .kind = EVENT_FACTS };
-	if (report->phase == PHASE_READY && !core->ready && core->state == SESSION_COPYING)
-		event.kind = EVENT_LEG_READY;
-	else if (report->phase == PHASE_ROLLING_BACK && !core->failed && !core->abort_asked &&
-	         core->state < SESSION_COMMITTED)
-		event.kind = EVENT_LEG_FAILED;
-	else if (report->phase == PHASE_ROLLED_BACK && core->state != SESSION_ROLLED_BACK)
-		event = (struct session_event) { .kind = EVENT_LEG_DONE, .step = STEP_ABORT };
-	else if (report->phase == PHASE_RELEASED && core->state == SESSION_RELEASING)
-		event = (struct session_event) { .kind = EVENT_LEG_DONE, .step = STEP_RELEASE };
-	return event;
-}
-
 static void on_report(struct session *session, const struct msg_session *report)
 {
 	struct verdict_facts before = session->row.facts;
 	bool conflict = false;
 	take_session(session, report);
 	session_learn(session, &report->facts, false);
-	struct session_event event = report_event(session, report);
+	struct session_event event = leg_report_event(&session->row.core, report->phase);
 	if (event.kind == EVENT_FACTS && !session->dirty && !verdict_learn(&before, &session->row.facts, &conflict))
 		return; /* nothing new */
 	session_handle(session, &event);

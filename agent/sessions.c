@@ -175,20 +175,6 @@ void session_report(struct session *session)
 	free(msg);
 }
 
-/* Whether this answer is the last word for this generation. A refused ABORT or RELEASE may be asked again when more is
- * known, and what was stale or out of order says nothing about the step itself. */
-static bool is_last_word(const struct msg_answer *answer)
-{
-	if (answer->step == STEP_FORGET)
-		return false;
-	if (answer->outcome == OUTCOME_DONE)
-		return true;
-	if (answer->step == STEP_ABORT || answer->step == STEP_RELEASE)
-		return false;
-	return answer->cause.code != ERR_STALE && answer->cause.code != ERR_PROTOCOL &&
-	       answer->cause.code != ERR_HOST_LOST;
-}
-
 static void fill_refusal(struct session *session, const struct session_action *action, struct err *cause)
 {
 	const char *step = step_name(action->step), *state = session_state_name(session->row.core.state);
@@ -227,7 +213,7 @@ static void do_answer(struct session *session, const struct session_action *acti
 	}
 	session_describe(session, &answer->session);
 	bool journaled = true;
-	if (session->journaled && is_last_word(answer) &&
+	if (session->journaled && session_is_last_word(answer->step, answer->outcome, answer->cause.code) &&
 	    journal_answer_put(agent->journal, msg->migration, msg->generation, answer, &err) < 0) {
 		log_error("event=journal migration=%" PRIu64 " error=\"%s\"", msg->migration, err.text);
 		journaled = false; /* nothing is said that is not journaled; it will be asked again */

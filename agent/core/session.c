@@ -74,6 +74,17 @@ bool session_is_final(enum session_state state)
 	return state == SESSION_RELEASED || state == SESSION_ROLLED_BACK;
 }
 
+bool session_is_last_word(enum step step, enum outcome outcome, enum err_code code)
+{
+	if (step == STEP_FORGET)
+		return false;
+	if (outcome == OUTCOME_DONE)
+		return true;
+	if (step == STEP_ABORT || step == STEP_RELEASE)
+		return false;
+	return code != ERR_STALE && code != ERR_PROTOCOL && code != ERR_HOST_LOST;
+}
+
 /* The VM runs, or is about to run, on the destination, and nothing can change that any more. */
 static bool is_committed(const struct verdict_facts *facts)
 {

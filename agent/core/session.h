@@ -34,6 +34,9 @@ const char *session_state_name(enum session_state state);
 enum session_phase session_phase_of(enum session_state state, bool ready);
 /* RELEASED or ROLLED_BACK: only FORGET is left. */
 bool session_is_final(enum session_state state);
+/* Whether this answer is the last word for this generation, to be kept and given again. A refused ABORT or RELEASE may
+ * be asked again when more is known, and what was stale or out of order says nothing about the step itself. */
+bool session_is_last_word(enum step step, enum outcome outcome, enum err_code code);
 
 struct session_core {
 	enum session_state state;

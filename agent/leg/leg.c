@@ -46,8 +46,7 @@ static int load_session(struct leg *leg, struct err *err)
 	    boot_id_read(&leg->paths, boot_id, sizeof(boot_id), err))
 		goto out;
 	leg->facts = leg->told_peer = session->facts;
-	leg->local.abort_asked = session->core.abort_asked;
-	leg->local.image_gone = strcmp(session->boot_id, boot_id) != 0;
+	leg->local = leg_local_at_start(&session->core, leg->options.recover, strcmp(session->boot_id, boot_id) != 0);
 	leg->kept_until_wall_ms = session->kept_until_wall_ms;
 	leg->cause = session->cause;
 	if (leg->options.recover && *session->peer_fingerprint) {
@@ -57,8 +56,6 @@ static int load_session(struct leg *leg, struct err *err)
 		memcpy(leg->endpoint, source ? session->peer_endpoint : session->endpoint, sizeof(leg->endpoint));
 	}
 	if (leg->options.recover) {
-		leg->local.granted = session->core.highest >= STEP_SWITCH;
-		leg->local.failed = true;
 		leg->recovering = true;
 		leg->plan = plan;
 		plan = NULL;

@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "agent/agent_conf.h"
+#include "agent/core/leg_rules.h"
 #include "agent/disk/disk.h"
 #include "agent/hypervisor/hypervisor.h"
 #include "agent/journal.h"
@@ -159,6 +160,8 @@ void leg_learn(struct leg *leg, const struct verdict_facts *news);
 /* Answers `step` if its answer is waited for. cause NULL: done. */
 void leg_answer(struct leg *leg, enum step step, const struct err *cause);
 enum vote leg_own_vote(const struct leg *leg);
+/* What the rules (agent/core/leg_rules.h) go by, as it is now. */
+struct leg_view leg_view(const struct leg *leg);
 
 /* Starts a job if none of its kind waits or runs. */
 void leg_job(struct leg *leg, enum job_kind kind);

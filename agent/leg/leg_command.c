@@ -16,37 +16,15 @@ void leg_send(struct leg *leg, struct msg *msg, bool matters)
 	control_send(leg->control, msg, matters);
 }
 
-static bool is_committed(const struct leg *leg)
-{
-	return verdict_of(&leg->facts) == VOTE_COMMIT && !leg->facts.renounced;
-}
-
-static enum session_phase phase_of(const struct leg *leg)
-{
-	if (leg->settled)
-		return PHASE_ROLLED_BACK;
-	if (leg->released)
-		return PHASE_RELEASED;
-	if (is_committed(leg))
-		return PHASE_COMMITTED;
-	if (leg_own_vote(leg) == VOTE_ABORT || verdict_of(&leg->facts) == VOTE_ABORT || leg->facts.renounced ||
-	    leg->local.failed || leg->local.abort_asked)
-		return PHASE_ROLLING_BACK;
-	if (leg->local.granted)
-		return PHASE_SWITCHING;
-	if (atomic_load(&leg->ready))
-		return PHASE_READY;
-	return leg->copying ? PHASE_COPYING : leg->prepared ? PHASE_PREPARED : PHASE_CHECKED;
-}
-
 static struct msg_session session_of(const struct leg *leg)
 {
 	struct msg_session session;
+	struct leg_view view = leg_view(leg);
 	memset(&session, 0, sizeof(session)); /* compared as bytes, padding too */
 	session.migration = leg->options.migration;
 	session.generation = leg->options.generation;
 	session.side = leg->options.side;
-	session.phase = phase_of(leg);
+	session.phase = leg_phase(&view);
 	session.facts = leg->facts;
 	session.cause = leg->cause;
 	session.kept_until_wall_ms = leg->kept_until_wall_ms;
@@ -117,47 +95,47 @@ void leg_greet(struct leg *leg)
 		send_answer(leg, leg->last);
 }
 
-/* Nothing that this leg made is left to be dealt with. */
-static bool holds_nothing(const struct leg *leg)
+static void settle(struct leg *leg, enum step step)
 {
-	return leg->settled || leg->released || (!leg->plan && !leg->busy && !leg->options.recover);
+	struct leg_view view = leg_view(leg);
+	if (leg->commands[step].state != COMMAND_PENDING)
+		return;
+	switch (leg_reply(&view, step)) {
+	case LEG_WAIT:
+		return;
+	case LEG_DO:
+		if (leg_now_ms() >= leg->retry_at_ms)
+			leg_job(leg, JOB_RELEASE);
+		return;
+	case LEG_DONE:
+		leg_answer(leg, step, NULL);
+		leg->stop = leg->stop || step == STEP_FORGET;
+		return;
+	case LEG_TOO_LATE:
+		refuse(leg, step, ERR_TOO_LATE, step == STEP_ABORT ? "the verdict is commit" : "the verdict is abort");
+		return;
+	case LEG_BUSY:
+		refuse(leg, step, ERR_BUSY, "the session is not over");
+		leg->commands[step].state = COMMAND_NONE; /* it may come again */
+		return;
+	}
 }
 
 void leg_settle(struct leg *leg)
 {
-	const struct verdict_facts *facts = &leg->facts;
-	if (leg->commands[STEP_ABORT].state == COMMAND_PENDING) {
-		if (is_committed(leg))
-			refuse(leg, STEP_ABORT, ERR_TOO_LATE, "the verdict is commit");
-		else if (leg->settled)
-			leg_answer(leg, STEP_ABORT, NULL);
-	}
-	if (leg->commands[STEP_RELEASE].state == COMMAND_PENDING) {
-		bool may = leg->options.side == SIDE_SOURCE ? verdict_may_release(facts) : facts->running;
-		if (!is_committed(leg) && (facts->resumed || facts->renounced))
-			refuse(leg, STEP_RELEASE, ERR_TOO_LATE, "the verdict is abort");
-		else if (leg->released)
-			leg_answer(leg, STEP_RELEASE, NULL);
-		else if (may && !leg->recovering && leg_now_ms() >= leg->retry_at_ms)
-			leg_job(leg, JOB_RELEASE);
-	}
-	if (leg->commands[STEP_FORGET].state == COMMAND_PENDING && !leg->busy) {
-		if (holds_nothing(leg)) {
-			leg_answer(leg, STEP_FORGET, NULL);
-			leg->stop = true;
-		} else {
-			refuse(leg, STEP_FORGET, ERR_BUSY, "the session is not over");
-			leg->commands[STEP_FORGET].state = COMMAND_NONE; /* it may come again */
-		}
-	}
-	if (leg->ending && !leg->busy && holds_nothing(leg))
+	settle(leg, STEP_ABORT);
+	settle(leg, STEP_RELEASE);
+	settle(leg, STEP_FORGET);
+	struct leg_view view = leg_view(leg);
+	if (leg->ending && !leg->busy && leg_holds_nothing(&view))
 		leg->stop = true;
 }
 
 /* ---- each command, when it comes first ---- */
 static void on_prepare(struct leg *leg, const struct msg_command *command)
 {
-	if (leg->options.recover || leg->local.failed || leg->local.abort_asked || !command->plan) {
+	struct leg_view view = leg_view(leg);
+	if (!leg_may_prepare(&view) || !command->plan) {
 		refuse(leg, STEP_PREPARE, leg->cause.code ? leg->cause.code : ERR_LEG_LOST,
 		       leg->cause.code ? leg->cause.text : "this leg only ends what another one began");
 		return;
@@ -175,7 +153,8 @@ static void on_prepare(struct leg *leg, const struct msg_command *command)
 static void on_copy(struct leg *leg, const struct msg_command *command)
 {
 	struct err err = { 0 };
-	if (!leg->prepared || leg->local.failed || leg->local.abort_asked) {
+	struct leg_view view = leg_view(leg);
+	if (!leg_may_copy(&view)) {
 		refuse(leg, STEP_COPY, leg->cause.code ? leg->cause.code : ERR_CONFLICT,
 		       leg->cause.code ? leg->cause.text : "not prepared");
 		return;
@@ -191,7 +170,8 @@ static void on_copy(struct leg *leg, const struct msg_command *command)
 
 static void on_switch(struct leg *leg)
 {
-	if (leg_own_vote(leg) == VOTE_ABORT || leg->facts.renounced) {
+	struct leg_view view = leg_view(leg);
+	if (!leg_may_switch(&view)) {
 		refuse(leg, STEP_SWITCH, leg->cause.code ? leg->cause.code : ERR_TOO_LATE,
 		       leg->cause.code ? leg->cause.text : "rolled back already");
 		return;

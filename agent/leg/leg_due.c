@@ -15,6 +15,24 @@ int64_t leg_now_ms(void)
 	return clock_ms(&clock_real);
 }
 
+struct leg_view leg_view(const struct leg *leg)
+{
+	return (struct leg_view) {
+		.side = leg->options.side,
+		.recover = leg->options.recover,
+		.planned = leg->plan != NULL,
+		.busy = leg->busy != 0,
+		.prepared = leg->prepared,
+		.copying = leg->copying,
+		.ready = atomic_load(&leg->ready),
+		.recovering = leg->recovering,
+		.settled = leg->settled,
+		.released = leg->released,
+		.facts = leg->facts,
+		.local = leg->local,
+	};
+}
+
 enum vote leg_own_vote(const struct leg *leg)
 {
 	return leg->facts.vote[leg->side->party];
@@ -186,47 +204,37 @@ static bool set_flag(struct leg *leg, const struct verdict_facts *flag, const ch
 	return true;
 }
 
-/* Journals what is due until nothing more is, or the journal says no (then it is tried again). Returns the rest. */
-static unsigned journal_due(struct leg *leg)
+static bool write_fact(struct leg *leg, enum leg_write write)
+{
+	switch (write) {
+	case LEG_WRITE_COMMIT:
+		return cast(leg, VOTE_COMMIT);
+	case LEG_WRITE_ABORT:
+		return cast(leg, VOTE_ABORT);
+	case LEG_WRITE_RENOUNCED:
+		return set_flag(leg, &(struct verdict_facts) { .renounced = true }, "renounced");
+	case LEG_WRITE_ACTIVATING:
+		return set_flag(leg, &(struct verdict_facts) { .activating = true }, "activating");
+	case LEG_WRITE_NONE:
+		break;
+	}
+	return true;
+}
+
+/* Journals what is due until nothing more is, or the journal says no (then it is tried again, and false returned). */
+static bool journal_due(struct leg *leg)
 {
 	for (;;) {
-		unsigned due = verdict_due(leg->side->party, &leg->facts, &leg->local);
-		bool ok = true;
-		if (due & DUTY_CAST_COMMIT)
-			ok = cast(leg, VOTE_COMMIT);
-		else if (due & DUTY_CAST_ABORT)
-			ok = cast(leg, VOTE_ABORT);
-		else if (due & DUTY_RENOUNCE)
-			ok = set_flag(leg, &(struct verdict_facts) { .renounced = true }, "renounced");
-		else if ((due & DUTY_ACTIVATE) && !leg->facts.activating)
-			ok = set_flag(leg, &(struct verdict_facts) { .activating = true }, "activating");
-		else
-			return due;
-		if (!ok) {
+		struct leg_view view = leg_view(leg);
+		enum leg_write write = leg_write_due(&view);
+		if (write == LEG_WRITE_NONE)
+			return true;
+		if (!write_fact(leg, write)) {
 			again(leg);
-			return 0;
+			return false;
 		}
 		leg->side->facts(leg);
 	}
-}
-
-/* Whether this host's part ends in a rollback, so that all copying is to end at once. */
-static bool is_rolling_back(const struct leg *leg)
-{
-	if (leg->facts.renounced || verdict_of(&leg->facts) == VOTE_ABORT)
-		return true;
-	if (leg_own_vote(leg) == VOTE_COMMIT)
-		return false;
-	return leg->local.failed || leg->local.abort_asked || leg_own_vote(leg) == VOTE_ABORT;
-}
-
-/* After an abort, once the VM's fate here is certain. */
-static bool may_clean(const struct leg *leg)
-{
-	if (leg->options.side == SIDE_DESTINATION)
-		return leg->facts.renounced;
-	bool aborted = leg_own_vote(leg) == VOTE_ABORT || verdict_of(&leg->facts) == VOTE_ABORT;
-	return leg->facts.resumed || (leg->local.image_gone && aborted);
 }
 
 void leg_due(struct leg *leg)
@@ -237,14 +245,15 @@ void leg_due(struct leg *leg)
 		leg_report(leg, false);
 		return;
 	}
-	unsigned due = journal_due(leg);
+	bool journaled = journal_due(leg);
+	struct leg_view view = leg_view(leg);
 	tell_peer(leg);
-	if (is_rolling_back(leg))
+	if (leg_rolls_back(&view))
 		cancel_fire(leg->work);
 	if (leg_now_ms() >= leg->retry_at_ms) {
-		if (due & (DUTY_RESUME | DUTY_ACTIVATE))
+		if (journaled && leg_vm_due(&view))
 			leg_job(leg, JOB_VM);
-		if (may_clean(leg) && !leg->settled)
+		if (leg_clean_due(&view))
 			leg_job(leg, JOB_CLEAN);
 	}
 	leg_report(leg, false);
@@ -253,9 +262,8 @@ void leg_due(struct leg *leg)
 
 void leg_fail(struct leg *leg, const struct err *cause)
 {
-	const struct verdict_facts *facts = &leg->facts;
-	bool source = leg->options.side == SIDE_SOURCE;
-	if (source ? facts->stream_ended : facts->vote[PARTY_DESTINATION] == VOTE_COMMIT) {
+	struct leg_view view = leg_view(leg);
+	if (!leg_failure_counts(&view)) {
 		/* From here on a failure is no reason for anything: the votes decide. */
 		log_info("event=failure-after-the-stream migration=%" PRIu64 " error=\"%s\"", leg->options.migration,
 		         cause->text);
