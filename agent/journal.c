@@ -232,6 +232,20 @@ int journal_session_put(struct journal *journal, const struct journal_session *s
 	" created, " JOURNAL_FACT_COLUMNS ", plan"
 enum { COLUMN_FACTS = 31, COLUMN_PLAN = COLUMN_FACTS + JOURNAL_FACT_COUNT };
 
+bool journal_column_is(sqlite3_stmt *stmt, int column, int64_t least, int64_t end)
+{
+	int64_t value = db_int(stmt, column);
+	return sqlite3_column_type(stmt, column) == SQLITE_INTEGER && value >= least && value < end;
+}
+
+/* Looked at as the database has them: as enums they may have lost bits. */
+static bool enums_are_known(sqlite3_stmt *stmt)
+{
+	return journal_column_is(stmt, 2, SIDE_SOURCE, SIDE_DESTINATION + 1) &&
+	       journal_column_is(stmt, 3, 0, SESSION_STATES) && journal_column_is(stmt, 9, 0, STEPS) &&
+	       journal_column_is(stmt, 11, 0, STEPS) && journal_column_is(stmt, 12, 0, ERR_CODES);
+}
+
 static struct session_core core_columns(sqlite3_stmt *stmt)
 {
 	return (struct session_core) {
@@ -263,19 +277,16 @@ static int session_columns(struct journal *journal, sqlite3_stmt *stmt, struct j
 		            (uint32_t)db_int(stmt, 29) },
 		.created_wall_ms = db_int(stmt, 30),
 	};
-	int64_t cause = db_int(stmt, 12);
-	if ((unsigned)ret->core.state >= SESSION_STATES || (unsigned)ret->core.asked >= STEPS ||
-	    (unsigned)ret->core.highest >= STEPS || cause < 0 || cause >= ERR_CODES)
+	if (!enums_are_known(stmt) || !journal_facts_columns(stmt, COLUMN_FACTS, &ret->facts))
 		return err_set(err, ERR_CORRUPT, "%s: the row of migration %" PRIu64 " makes no sense",
 		               journal->db->path, ret->migration);
-	ret->cause.code = (enum err_code)cause;
+	ret->cause.code = (enum err_code)db_int(stmt, 12);
 	db_text(stmt, 13, ret->cause.text, sizeof(ret->cause.text));
 	db_text(stmt, 14, ret->boot_id, sizeof(ret->boot_id));
 	db_text(stmt, 17, ret->fingerprint, sizeof(ret->fingerprint));
 	db_text(stmt, 18, ret->endpoint, sizeof(ret->endpoint));
 	db_text(stmt, 19, ret->peer_fingerprint, sizeof(ret->peer_fingerprint));
 	db_text(stmt, 20, ret->peer_endpoint, sizeof(ret->peer_endpoint));
-	journal_facts_columns(stmt, COLUMN_FACTS, &ret->facts);
 	return 0;
 }
 

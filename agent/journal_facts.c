@@ -4,16 +4,16 @@
 #include "agent/core/leg_rules.h"
 #include "agent/journal_impl.h"
 
-static enum vote vote_at(sqlite3_stmt *stmt, int column)
+bool journal_facts_columns(sqlite3_stmt *stmt, int column, struct verdict_facts *ret_facts)
 {
-	int64_t vote = db_int(stmt, column);
-	return vote == VOTE_COMMIT ? VOTE_COMMIT : vote == VOTE_ABORT ? VOTE_ABORT : VOTE_NONE;
-}
-
-void journal_facts_columns(sqlite3_stmt *stmt, int column, struct verdict_facts *ret_facts)
-{
+	for (int i = 0; i < JOURNAL_FACT_COUNT; i++) {
+		bool votes = i < PARTIES || i == JOURNAL_FACT_COUNT - 1; /* the ruling comes last */
+		if (!journal_column_is(stmt, column + i, 0, votes ? VOTE_ABORT + 1 : 2))
+			return false;
+	}
 	*ret_facts = (struct verdict_facts) {
-		.vote = { vote_at(stmt, column), vote_at(stmt, column + 1), vote_at(stmt, column + 2) },
+		.vote = { (enum vote)db_int(stmt, column), (enum vote)db_int(stmt, column + 1),
+		          (enum vote)db_int(stmt, column + 2) },
 		.suspended = db_int(stmt, column + 3) != 0,
 		.stream_ended = db_int(stmt, column + 4) != 0,
 		.resumed = db_int(stmt, column + 5) != 0,
@@ -21,8 +21,9 @@ void journal_facts_columns(sqlite3_stmt *stmt, int column, struct verdict_facts 
 		.activating = db_int(stmt, column + 7) != 0,
 		.running = db_int(stmt, column + 8) != 0,
 		.renounced = db_int(stmt, column + 9) != 0,
-		.ruling = vote_at(stmt, column + 10),
+		.ruling = (enum vote)db_int(stmt, column + 10),
 	};
+	return true;
 }
 
 int journal_facts_read(struct journal *journal, uint64_t migration, uint32_t generation,
@@ -34,8 +35,9 @@ int journal_facts_read(struct journal *journal, uint64_t migration, uint32_t gen
 	if (!stmt)
 		return -1;
 	int row = db_step(journal->db, stmt, err);
-	if (row == 1)
-		journal_facts_columns(stmt, 0, ret_facts);
+	if (row == 1 && !journal_facts_columns(stmt, 0, ret_facts))
+		row = err_set(err, ERR_CORRUPT, "%s: the facts of migration %" PRIu64 " make no sense",
+		              journal->db->path, migration);
 	else if (row == 0)
 		err_set(err, ERR_UNKNOWN_ID, "migration %" PRIu64 ", generation %u is not in this host's journal",
 		        migration, generation);

@@ -24,12 +24,15 @@ extern const unsigned journal_migration_count;
 int journal_facts_read(struct journal *journal, uint64_t migration, uint32_t generation,
                        struct verdict_facts *ret_facts, struct err *err);
 
+/* Whether it is an integer, at least `least` and below `end`. */
+bool journal_column_is(sqlite3_stmt *stmt, int column, int64_t least, int64_t end);
+
 /* The seven flags of the facts, in the order in which columns are listed everywhere. */
 #define JOURNAL_FACT_COLUMNS                                                                                        \
 	"vote_coordinator, vote_source, vote_destination, suspended, stream_ended, resumed, released, activating, " \
 	"running, renounced, ruling"
 #define JOURNAL_FACT_COUNT 11
-/* Reads them from `column` on. */
-void journal_facts_columns(sqlite3_stmt *stmt, int column, struct verdict_facts *ret_facts);
+/* Reads them from `column` on. False: one of them is nothing that a fact can be. */
+bool journal_facts_columns(sqlite3_stmt *stmt, int column, struct verdict_facts *ret_facts);
 
 #endif

@@ -45,7 +45,9 @@ static int answer_column(sqlite3_stmt *stmt, struct msg_answer *ret_answer, stru
 	int rc = -1;
 	if (!msg)
 		return err_set(err, ERR_NO_MEMORY, "no memory for an answer");
-	if (frame && bytes > 0 && msg_decode(frame, (size_t)bytes, msg, err) == 0) {
+	if (!frame || bytes <= 0) {
+		err_set(err, ERR_CORRUPT, "an answer in the journal is empty");
+	} else if (msg_decode(frame, (size_t)bytes, msg, err) == 0) {
 		if (msg->kind == MSG_ANSWER) {
 			*ret_answer = msg->u.answer;
 			rc = 1;
@@ -136,7 +138,20 @@ int journal_resource_gone(struct journal *journal, int64_t id, struct err *err)
 	return rc;
 }
 
-static void resource_columns(sqlite3_stmt *stmt, struct journal_resource *ret)
+/* What is taken away by its path must have one, and whole: cut, it may be another's. */
+static bool resource_makes_sense(sqlite3_stmt *stmt)
+{
+	int64_t kind = db_int(stmt, 3);
+	bool by_path = kind != RESOURCE_VM && kind != RESOURCE_BITMAP;
+	const char *path =
+		sqlite3_column_type(stmt, 6) == SQLITE_TEXT ? (const char *)sqlite3_column_text(stmt, 6) : "";
+	size_t bytes = path ? strlen(path) : 0;
+	return journal_column_is(stmt, 3, RESOURCE_DISK, RESOURCE_KINDS) &&
+	       journal_column_is(stmt, 4, RESOURCE_INTENT, RESOURCE_KEPT + 1) && bytes < LIMIT_PATH &&
+	       (bytes > 0 || !by_path);
+}
+
+static int resource_columns(struct journal *journal, sqlite3_stmt *stmt, struct journal_resource *ret, struct err *err)
 {
 	*ret = (struct journal_resource) {
 		.id = db_int(stmt, 0),
@@ -148,9 +163,12 @@ static void resource_columns(sqlite3_stmt *stmt, struct journal_resource *ret)
 		.bytes = (uint64_t)db_int(stmt, 10),
 		.kept_until_wall_ms = (uint64_t)db_int(stmt, 11),
 	};
+	if (!resource_makes_sense(stmt))
+		return err_set(err, ERR_CORRUPT, "%s: resource %" PRId64 " makes no sense", journal->db->path, ret->id);
 	db_text(stmt, 5, ret->name, sizeof(ret->name));
 	db_text(stmt, 6, ret->path, sizeof(ret->path));
 	db_text(stmt, 7, ret->note, sizeof(ret->note));
+	return 0;
 }
 
 static int resource_rows(struct journal *journal, sqlite3_stmt *stmt, struct journal_resource **list, size_t *count,
@@ -166,7 +184,9 @@ static int resource_rows(struct journal *journal, sqlite3_stmt *stmt, struct jou
 				return err_set(err, ERR_NO_MEMORY, "no memory for %zu resources", room);
 			*list = more;
 		}
-		resource_columns(stmt, &(*list)[(*count)++]);
+		if (resource_columns(journal, stmt, &(*list)[*count], err) < 0)
+			return -1;
+		(*count)++;
 	}
 	return row;
 }

@@ -1,9 +1,9 @@
 #!/bin/bash
 # Runs tests, two at a time, and ends with "N passed, N failed, N skipped".
 #   tests/run.sh BUILDDIR TEST...
-# A TEST is a cmocka program, valgrind:PROGRAM, or a script (gets BUILDDIR; prints "ok - name", "not ok - name" and
-# "skip - name" lines, or nothing: then its exit status counts as one test, 77 = skipped). DROVER_TEST_LIMIT: seconds that
-# a script may take.
+# A TEST is a cmocka program, valgrind:PROGRAM, or SCRIPT.sh or SCRIPT.sh:ARGUMENT (gets BUILDDIR and the argument; prints
+# "ok - name", "not ok - name" and "skip - name" lines, or nothing: then its exit status counts as one test, 77 = skipped).
+# DROVER_TEST_LIMIT: seconds that a script may take. Lines of a script that begin with "#" are shown.
 set -u
 build=$1
 shift
@@ -25,6 +25,7 @@ run_one() {
 		timeout -k 5 300 valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
 			--suppressions="$suppressions/valgrind.txt" "${test#valgrind:}" >"$log" 2>&1 ;;
 	*.sh) timeout -k 5 "${DROVER_TEST_LIMIT:-900}" bash "$test" "$build" >"$log" 2>&1 ;;
+	*.sh:*) timeout -k 5 "${DROVER_TEST_LIMIT:-900}" bash "${test%:*}" "$build" "${test##*:}" >"$log" 2>&1 ;;
 	*) timeout -k 5 300 "$test" >"$log" 2>&1 ;;
 	esac
 	status=$?
@@ -49,7 +50,7 @@ run_one() {
 		tail -n 15 "$log"
 	else
 		echo "pass $test: $passed passed, $skipped skipped, $(($(date +%s) - start)) s"
-		grep '^skip - ' "$log"
+		grep -E '^(skip - |# )' "$log"
 	fi
 }
 export -f run_one

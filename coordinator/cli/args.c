@@ -414,6 +414,24 @@ static int find_command(struct cli_args *args, int argc, char **argv, const stru
 	return *ret_command ? 0 : unknown_command("unknown command", name, err);
 }
 
+/* The rules of what may travel are the wire's, and what breaks them is said before anybody is called. */
+static int check_sendable(const struct cli_args *args, struct err *err)
+{
+	struct msg *msg = calloc(1, sizeof(*msg));
+	struct err why = { 0 };
+	void *frame = NULL;
+	size_t bytes;
+
+	if (!msg)
+		return err_set(err, ERR_NO_MEMORY, "no memory for a request");
+	*msg = (struct msg) { .version = PROTOCOL_VERSION, .sequence = 1, .kind = MSG_REQUEST };
+	msg->u.request = args->request;
+	int failed = msg_encode(msg, &frame, &bytes, &why);
+	free(frame);
+	free(msg);
+	return failed ? err_set(err, ERR_USAGE, "%.400s: give something else", why.text) : 0;
+}
+
 /* What no single option can know. */
 static int check_whole(const struct cli_args *args, const struct parse *parse, struct err *err)
 {
@@ -437,6 +455,8 @@ static int check_whole(const struct cli_args *args, const struct parse *parse, s
 		               "resolve: --fenced is missing: power off the other host, then name it here");
 	if ((args->command == CLI_RESOLVE || args->command == CLI_HOST_FORGET) && !*args->request.reason)
 		return err_set(err, ERR_USAGE, "%s: --reason is missing: say why, it is kept on record", name);
+	if (args->request.verb)
+		return check_sendable(args, err);
 	if (args->command != CLI_KEY_GENERATE)
 		return 0;
 	if (args->role == ROLE_NONE)

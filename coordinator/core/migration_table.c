@@ -137,6 +137,11 @@ int migration_unpack(const struct migration_packed *packed, struct migration_cor
 	core.cause_step = (enum step)step;
 	if (unpack_side(packed->source, &core.side[0]) != 0 || unpack_side(packed->destination, &core.side[1]) != 0)
 		return -1;
+	struct migration_packed again; /* bits that mean nothing are none of ours */
+	migration_pack(&core, &again);
+	if (again.state != packed->state || again.facts != packed->facts || again.source != packed->source ||
+	    again.destination != packed->destination || again.cause != packed->cause)
+		return -1;
 	*ret_core = core;
 	return 0;
 }

@@ -1,17 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What a peer may send on stream 0. First byte: which decoder (0: a header and what follows it).
- * Built for libFuzzer with -DDROVER_LIBFUZZER; otherwise a program that does it with each file given as an argument.
  */
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
 #include "agent/leg/frame.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+#include "tests/fuzz/fuzz_main.h"
 
 static void whole_frame(const uint8_t *data, size_t size)
 {
@@ -32,8 +24,8 @@ static void hello(const uint8_t *data, uint32_t size)
 	if (frame_hello_get(data, size, &one, &err))
 		return;
 	uint32_t bytes = frame_hello_put(again, &one);
-	if (bytes != size || memcmp(again, data, size) != 0 || frame_hello_get(again, bytes, &two, &err))
-		abort();
+	fuzz_must(bytes == size && memcmp(again, data, size) == 0, "hello: other bytes the second time", NULL);
+	fuzz_must(frame_hello_get(again, bytes, &two, &err) == 0, "hello: not taken again", &err);
 }
 
 static void digests(const uint8_t *data, uint32_t size)
@@ -45,8 +37,8 @@ static void digests(const uint8_t *data, uint32_t size)
 	struct err err;
 	if (frame_digests_get(data, size, &read, &err))
 		return;
-	if (frame_digests_put(again, &read) != size || memcmp(again, data, size) != 0)
-		abort();
+	fuzz_must(frame_digests_put(again, &read) == size && memcmp(again, data, size) == 0,
+	          "digests: other bytes the second time", NULL);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -82,41 +74,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		(void)frame_facts_get(data + 1, bytes, &facts, &err);
 		break;
 	case 7:
-		if (frame_error_get(data + 1, bytes, &cause, &err) == 0 && strlen(cause.text) >= LIMIT_TEXT)
-			abort();
+		fuzz_must(frame_error_get(data + 1, bytes, &cause, &err) != 0 || strlen(cause.text) < LIMIT_TEXT,
+		          "words without an end", NULL);
 		break;
 	}
 	return 0;
 }
-
-#ifndef DROVER_LIBFUZZER
-
-static int replay(const char *path)
-{
-	static unsigned char data[FRAME_PAYLOAD_MAX];
-	FILE *file = fopen(path, "rb");
-	if (!file) {
-		perror(path);
-		return -1;
-	}
-	size_t bytes = fread(data, 1, sizeof(data), file);
-	fclose(file);
-	unsigned char *exact = malloc(bytes ? bytes : 1); /* so that a sanitizer sees where it ends */
-	if (!exact)
-		return -1;
-	memcpy(exact, data, bytes);
-	LLVMFuzzerTestOneInput(exact, bytes);
-	free(exact);
-	return 0;
-}
-
-int main(int argc, char **argv)
-{
-	for (int i = 1; i < argc; i++)
-		if (replay(argv[i]))
-			return 1;
-	printf("fuzz_frame: %d files, none broke it\n", argc - 1);
-	return argc > 1 ? 0 : 1;
-}
-
-#endif

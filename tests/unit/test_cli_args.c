@@ -191,6 +191,15 @@ static void args__bad_values__are_refused_with_the_reason(void **state)
 	assert_refused(line, "too long: at most 63 bytes");
 }
 
+/* What cannot be sent is bad usage, and not a failure of the coordinator's. */
+static void args__text_that_is_not_utf8__is_refused(void **state)
+{
+	(void)state;
+	assert_refused("cancel 17\xc0\xa9", "not UTF-8");
+	assert_refused("vm show web\xed\xa0\x80", "not UTF-8");
+	assert_refused("migrate web3 --to b2 --storage xvda=\xc1\xbf", "not UTF-8");
+}
+
 static void args__too_many_maps__are_refused(void **state)
 {
 	char *argv[2 * LIMIT_MAPS + 8] = { "drover", "migrate", "web3", "--to", "b2" };
@@ -241,6 +250,7 @@ int main(void)
 		cmocka_unit_test(args__migrate_with_little__leaves_defaults),
 		cmocka_unit_test(args__every_other_command__is_understood),
 		cmocka_unit_test(args__bad_values__are_refused_with_the_reason),
+		cmocka_unit_test(args__text_that_is_not_utf8__is_refused),
 		cmocka_unit_test(args__too_many_maps__are_refused),
 		cmocka_unit_test(args__help_of_every_command__names_its_options),
 	};

@@ -283,6 +283,7 @@ static void resources__several__are_newest_first_and_whole(void **state)
 			                      .kind = RESOURCE_EXPORT,
 			                      .process = { .pid = 100 + i, .start_ticks = 7 },
 			                      .bytes = 1ull << 40,
+			                      .path = "/e",
 			                      .note = "n" };
 		assert_int_equal(journal_resource_add(f->journal, &r, &id, NULL), 0);
 	}
@@ -339,7 +340,9 @@ static void claims__live_destinations__count_until_the_host_shows_them(void **st
 	assert_int_equal(journal_session_put(f->journal, &row, plan, NULL), 0);
 	assert_int_equal(journal_session_put(f->journal, &source, plan, NULL), 0); /* claims nothing */
 	expect_claims(f, 100, 10 << 20);
-	struct journal_resource reserve = { .migration = 1, .generation = 1, .kind = RESOURCE_RESERVE, .name = "xvda" };
+	struct journal_resource reserve = {
+		.migration = 1, .generation = 1, .kind = RESOURCE_RESERVE, .name = "xvda", .path = "/r"
+	};
 	assert_int_equal(journal_resource_add(f->journal, &reserve, &reserve.id, NULL), 0);
 	expect_claims(f, 100, 10 << 20); /* an intent holds nothing yet */
 	reserve.state = RESOURCE_MADE;
@@ -706,9 +709,9 @@ static void *add_resources(void *arg)
 	struct adder *adder = arg;
 	int64_t id;
 	for (int i = 0; i < 30; i++) {
-		struct journal_resource r = { .migration = 1,
-			                      .generation = 1,
-			                      .kind = (enum resource_kind)adder->kind };
+		struct journal_resource r = {
+			.migration = 1, .generation = 1, .kind = (enum resource_kind)adder->kind, .path = "/x"
+		};
 		struct verdict_facts facts = { .suspended = true };
 		if (journal_resource_add(adder->journal, &r, &id, NULL) < 0 ||
 		    journal_facts_add(adder->journal, 1, 1, &facts, NULL, NULL) < 0)

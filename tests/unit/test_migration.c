@@ -217,6 +217,15 @@ static void unpack__impossible_values__are_refused(void **state)
 	bad = good;
 	bad.source = (int64_t)PHASES << 24;
 	assert_int_equal(migration_unpack(&bad, &out), -1);
+	for (int bit = 0; bit < 63; bit++) { /* whatever bit is turned over: refused, or it comes back */
+		struct migration_packed again;
+		bad = good;
+		bad.source ^= INT64_C(1) << bit;
+		if (migration_unpack(&bad, &out) != 0)
+			continue;
+		migration_pack(&out, &again);
+		assert_int_equal(again.source, bad.source);
+	}
 }
 
 static void names__there_and_back(void **state)
