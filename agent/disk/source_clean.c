@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What we call our things in a block backend, and how they are taken away. */
 #include <inttypes.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -90,7 +89,8 @@ int source_export_remove(struct qmp *qmp, const char *id, struct err *err)
 		asked = true;
 		if (disk_now_ms() > deadline_ms)
 			return err_set(err, ERR_BACKEND, "export %s does not go away", id);
-		poll(NULL, 0, CLEAN_POLL_MS);
+		short events;
+		(void)disk_wait(NULL, -1, 0, disk_now_ms() + CLEAN_POLL_MS, &events, NULL);
 	}
 }
 

@@ -11,6 +11,16 @@ fuzz_cli_ROOMS := cli shell proto common
 FUZZERS += fuzz_store fuzz_journal
 fuzz_store_ROOMS := coord ccore shell proto common
 fuzz_journal_ROOMS := journal acore shell proto common
+# Who is on the other end of a unix socket is played by the input.
+FUZZERS += fuzz_qmp fuzz_nbd fuzz_sim
+FUZZ_PEER := -Wl,--wrap=disk_connect_unix -Wl,--wrap=disk_now_ms -Wl,--wrap=disk_wait
+fuzz_qmp_ROOMS := disk proto common
+fuzz_qmp_LINK := $(FUZZ_PEER)
+fuzz_nbd_ROOMS := disk proto common
+fuzz_nbd_LINK := $(FUZZ_PEER)
+fuzz_sim_ROOMS := hvsim disk proto common
+fuzz_sim_LINK := $(FUZZ_PEER)
+
 # What writes seeds: tests/fuzz/NAME.c, run with the folder to write to.
 SEEDERS := gen_msg
 gen_msg_ROOMS := proto common
