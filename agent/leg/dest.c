@@ -14,9 +14,8 @@
 #include "common/clock.h"
 #include "common/log.h"
 
-#define EXPORTER_PROCESSES_MAX 8 /* of one disk, as far as the journal's note can tell */
-#define UNPAUSE_TRIES 3          /* before the VM is given back to the source */
-#define KEEP_RAN_S 86400u        /* what a VM wrote here that an operator ruled against is kept at least that long */
+#define UNPAUSE_TRIES 3   /* before the VM is given back to the source */
+#define KEEP_RAN_S 86400u /* what a VM wrote here that an operator ruled against is kept at least that long */
 
 static int dest_make(struct leg *leg, struct err *err)
 {
@@ -75,15 +74,24 @@ static int make_image(struct dest *dest, unsigned i, const struct sr_config *sr,
 	return leg_resource_update(dest->leg, &resource, err);
 }
 
+/* Whoever reads the disk back, or waits until it is closed, is not held up by an exporter that hangs. It is not wanted
+ * any more; that it is gone is made certain where it is let go of. */
+static void kill_exporter(void *ctx)
+{
+	const struct dest_disk *disk = ctx;
+	for (unsigned i = 0; i < disk->process_count; i++)
+		proc_kill(&disk->processes[i], 0, NULL);
+}
+
 /* Journals who the exporter's processes are, and writes a pid file for each. */
-static int list_processes(struct dest *dest, const struct dest_disk *disk, struct journal_resource *resource,
-                          struct err *err)
+static int list_processes(struct dest *dest, struct dest_disk *disk, struct journal_resource *resource, struct err *err)
 {
 	struct leg *leg = dest->leg;
-	struct proc_id ids[EXPORTER_PROCESSES_MAX];
+	const struct proc_id *ids = disk->processes;
 	char name[LIMIT_NAME + 48];
 	size_t at = 0;
-	unsigned count = exporter_processes(disk->exporter, ids, EXPORTER_PROCESSES_MAX);
+	unsigned count = disk->process_count =
+		exporter_processes(disk->exporter, disk->processes, DEST_EXPORTER_PROCESSES);
 	for (unsigned i = 0; i < count; i++) {
 		snprintf(name, sizeof(name), i ? "export-%" PRIu64 "-%s-%u" : "export-%" PRIu64 "-%s",
 		         leg->options.migration, resource->name, i + 1);
@@ -98,7 +106,7 @@ static int list_processes(struct dest *dest, const struct dest_disk *disk, struc
 	if (count)
 		resource->process = ids[0];
 	resource->state = RESOURCE_MADE;
-	return leg_resource_update(leg, resource, err);
+	return leg_resource_update(leg, resource, err) || cancel_add(leg->work, kill_exporter, disk, err) ? -1 : 0;
 }
 
 static int start_exporter(struct dest *dest, unsigned i, struct err *err)

@@ -14,7 +14,8 @@
 #include "agent/leg/relay.h"
 #include "agent/leg/ring.h"
 
-#define DEST_BATCHES_MAX 8 /* digests that wait; stream 0 is not read meanwhile */
+#define DEST_EXPORTER_PROCESSES 8 /* of one disk, as far as the journal's note can tell */
+#define DEST_BATCHES_MAX 8        /* digests that wait; stream 0 is not read meanwhile */
 
 struct dest_disk {
 	struct exporter *exporter; /* under dest->lock while others may use it; NULL: fenced */
@@ -24,6 +25,8 @@ struct dest_disk {
 	uint64_t arrived_bytes, shrunk_at_bytes;
 	struct err fence_error;
 	struct exporter *to_fence;
+	struct proc_id processes[DEST_EXPORTER_PROCESSES]; /* of the exporter; not changed once it is started */
+	unsigned process_count;
 };
 
 struct dest_batch {

@@ -115,6 +115,7 @@ struct leg {
 	atomic_bool granted, ready, suspending;
 	atomic_bool link_lost;           /* S: stream 0 of the copy broke */
 	_Atomic(struct voteline *) line; /* set once, by main */
+	_Atomic int64_t abort_at_ms;     /* when the first ABORT came; 0: none */
 	pthread_mutex_t link_lock;       /* link: set and taken by side threads, posted to by main */
 	struct link *link;
 

@@ -5,7 +5,15 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 #include <time.h>
+
+#define TURN_LOOK_MS 50 /* how long a waiting sender may take to see that it is cancelled */
+
+/* A sender that waits; on its own stack. */
+struct turn {
+	TAILQ_ENTRY(turn) all;
+};
 
 struct posted {
 	enum frame_type type;
@@ -23,7 +31,8 @@ struct link {
 	 * next_out, the send buffer and the writing side of the connection. */
 	pthread_mutex_t turn_lock;
 	pthread_cond_t turned;
-	uint64_t next_turn, turn;
+	bool turn_taken;
+	TAILQ_HEAD(, turn) turns;
 	uint64_t next_out;
 	unsigned char *out;
 
@@ -163,12 +172,13 @@ int link_start(struct link **ret_link, struct tls_conn *conn, const struct link_
 	link->conn = conn;
 	link->handlers = *handlers;
 	link->next_in = link->next_out = 1; /* the hellos were 0 */
+	TAILQ_INIT(&link->turns);
 	pthread_mutex_init(&link->turn_lock, NULL);
-	pthread_cond_init(&link->turned, NULL);
 	pthread_mutex_init(&link->lock, NULL);
 	pthread_condattr_t attr;
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&link->turned, &attr);
 	pthread_cond_init(&link->wake, &attr);
 	pthread_condattr_destroy(&attr);
 	link->in = malloc(FRAME_PAYLOAD_MAX);
@@ -216,19 +226,41 @@ void link_stop(struct link *link)
 	link_free(link);
 }
 
-static void turn_take(struct link *link)
+static void turn_wait(struct link *link)
 {
+	struct timespec until;
+	clock_gettime(CLOCK_MONOTONIC, &until);
+	until.tv_nsec += TURN_LOOK_MS * 1000000L;
+	if (until.tv_nsec >= 1000000000L) {
+		until.tv_nsec -= 1000000000L;
+		until.tv_sec++;
+	}
+	pthread_cond_timedwait(&link->turned, &link->turn_lock, &until);
+}
+
+/* False: cancelled first. Whoever has the turn may have another switch, and sit before a peer that takes nothing. */
+static bool turn_take(struct link *link, const struct cancel *cancel)
+{
+	struct turn mine;
+	bool cancelled = false;
 	pthread_mutex_lock(&link->turn_lock);
-	uint64_t mine = link->next_turn++;
-	while (link->turn != mine)
-		pthread_cond_wait(&link->turned, &link->turn_lock);
+	TAILQ_INSERT_TAIL(&link->turns, &mine, all);
+	while ((link->turn_taken || TAILQ_FIRST(&link->turns) != &mine) && !cancelled) {
+		turn_wait(link);
+		cancelled = cancel && cancel_fired(cancel);
+	}
+	TAILQ_REMOVE(&link->turns, &mine, all);
+	if (!cancelled)
+		link->turn_taken = true;
+	pthread_cond_broadcast(&link->turned); /* another one may be the first now */
 	pthread_mutex_unlock(&link->turn_lock);
+	return !cancelled;
 }
 
 static void turn_give(struct link *link)
 {
 	pthread_mutex_lock(&link->turn_lock);
-	link->turn++;
+	link->turn_taken = false;
 	pthread_cond_broadcast(&link->turned);
 	pthread_mutex_unlock(&link->turn_lock);
 }
@@ -238,7 +270,8 @@ int link_send(struct link *link, enum frame_type type, const void *payload, uint
 {
 	if (bytes > FRAME_PAYLOAD_MAX)
 		return err_set(err, ERR_INTERNAL, "frame of %u bytes", bytes);
-	turn_take(link);
+	if (!turn_take(link, cancel))
+		return err_set(err, ERR_CANCELLED, "cancelled");
 	int rc = -1;
 	if (cancel && cancel_fired(cancel))
 		err_set(err, ERR_CANCELLED, "cancelled");

@@ -165,15 +165,21 @@ static void undrain(struct source_disk *disk)
 		disk->drained = false;
 }
 
+/* The VM first: a block backend that hangs holds up nobody but its own disk. What is not undone here, clean() undoes.
+ */
 static int resume(struct leg *leg, struct err *err)
 {
 	struct source *source = leg->source;
 	struct err why = { 0 };
-	if (!source->vm)
-		return 0; /* it was never touched */
+	if (source->vm && leg->ops->source_resume(source->vm, &why))
+		return take_gone(leg, &why, err);
+	int64_t asked_ms = atomic_load(&leg->abort_at_ms);
+	if (asked_ms)
+		log_notice("event=vm-undisturbed migration=%" PRIu64 " after_ms=%" PRId64, leg->options.migration,
+		           leg_now_ms() - asked_ms);
 	for (unsigned i = 0; i < source->disk_count; i++)
 		undrain(&source->disks[i]);
-	return leg->ops->source_resume(source->vm, &why) == 0 ? 0 : take_gone(leg, &why, err);
+	return 0;
 }
 
 /* ---- letting go ---- */

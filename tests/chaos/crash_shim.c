@@ -4,8 +4,9 @@
  *   PROGRAM  only a program of this name counts and dies
  *   WHEN     before: at the N-th commit, when nothing of it is written yet (what was done before it is not on record);
  *            after: when it is on disk, and the program does not know it yet (what it permits is not done)
- *   MARK     a file that is made before the process dies, so that a test can tell that it came to this; while it is
- *            there, nobody dies (again): a leg that is started in place of a dead one inherits the environment
+ *            stop-before, stop-after: the same, but it is stopped (SIGSTOP) until somebody has it go on
+ *   MARK     a file that is made before the process dies, with its pid in it, so that a test can tell that it came to
+ * this; while it is there, nobody dies (again): a leg that is started in place of a dead one inherits the environment
  * A commit is what SQLite writes to its write-ahead log between two flushes of it.
  */
 #include <dlfcn.h>
@@ -22,7 +23,7 @@
 #define EXPORTED __attribute__((visibility("default")))
 
 static struct {
-	bool armed, before;
+	bool armed, before, stop;
 	unsigned n;
 	char mark[4096];
 	atomic_uint commits; /* that are on disk */
@@ -34,7 +35,8 @@ __attribute__((constructor)) static void arm(void)
 	const char *text = getenv("DROVER_CRASH");
 	if (text == NULL || sscanf(text, "%63s %15s %u %4095s", program, when, &plan.n, plan.mark) != 4)
 		return;
-	plan.before = strcmp(when, "before") == 0;
+	plan.stop = strncmp(when, "stop-", 5) == 0;
+	plan.before = strcmp(when + (plan.stop ? 5 : 0), "before") == 0;
 	plan.armed = strcmp(program, program_invocation_short_name) == 0 && access(plan.mark, F_OK) != 0;
 }
 
@@ -48,10 +50,16 @@ static bool is_log(int fd)
 
 static void die(void)
 {
-	int fd = open(plan.mark, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-	if (fd >= 0)
+	char fresh[sizeof(plan.mark) + 8];
+	plan.armed = false;
+	snprintf(fresh, sizeof(fresh), "%s.new", plan.mark); /* whoever sees it sees the pid in it */
+	int fd = open(fresh, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd >= 0) {
+		dprintf(fd, "%d\n", (int)getpid());
 		close(fd);
-	kill(getpid(), SIGKILL);
+		rename(fresh, plan.mark);
+	}
+	kill(getpid(), plan.stop ? SIGSTOP : SIGKILL);
 }
 
 static void before_write(int fd)

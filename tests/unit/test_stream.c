@@ -11,10 +11,12 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+#include <linux/sockios.h>
 
 #include "agent/leg/cancel.h"
 #include "agent/leg/frame.h"
@@ -427,6 +429,53 @@ static void link__sender_blocked_and_cancelled__returns_at_once(void **state)
 	unlink_both(&pair);
 }
 
+struct sending {
+	struct link *link;
+	struct cancel *cancel;
+	atomic_bool over;
+};
+
+static void *send_memory(void *arg)
+{
+	static unsigned char memory[FRAME_MEMORY_BYTES];
+	struct sending *sending = arg;
+	link_send(sending->link, FRAME_MEMORY, memory, sizeof(memory), sending->cancel, NULL);
+	atomic_store(&sending->over, true);
+	return NULL;
+}
+
+/* Each sender has a switch of its own: who waits behind one that the peer holds up is not held up by it. */
+static void link__cancelled_behind_a_blocked_sender__returns_before_that_one(void **state)
+{
+	struct link_pair pair;
+	struct cancel *fired = cancel_new(NULL);
+	struct err err = { 0 };
+	pthread_t thread;
+	int on_its_way = 0;
+	(void)state;
+	connect_pair(&pair); /* b reads nothing */
+	start_end(&pair.a);
+	struct sending first = { .link = pair.a.link, .cancel = cancel_new(NULL) };
+	assert_int_equal(pthread_create(&thread, NULL, send_memory, &first), 0);
+	while (on_its_way == 0) { /* more than a ping: the frame that does not fit has begun */
+		assert_int_equal(ioctl(tls_fd(pair.a.conn), SIOCOUTQ, &on_its_way), 0);
+		on_its_way = on_its_way > 16384 ? on_its_way : 0;
+		sched_yield();
+	}
+	cancel_fire(fired);
+	assert_int_equal(link_send(pair.a.link, FRAME_MEMORY, "x", 1, fired, &err), -1);
+	assert_int_equal(err.code, ERR_CANCELLED);
+	assert_false(atomic_load(&first.over));
+	cancel_fire(first.cancel);
+	pthread_join(thread, NULL);
+	cancel_free(first.cancel);
+	cancel_free(fired);
+	link_stop(pair.a.link);
+	pair.a.link = NULL;
+	tls_close(pair.b.conn);
+	unlink_both(&pair);
+}
+
 static void link__hello_of_another_kind__refused(void **state)
 {
 	struct link_pair pair;
@@ -602,6 +651,7 @@ int main(void)
 		cmocka_unit_test(link__a_frame_the_handler_refuses__goes_down_with_that_cause),
 		cmocka_unit_test(link__bytes_that_are_no_frame__go_down),
 		cmocka_unit_test(link__sender_blocked_and_cancelled__returns_at_once),
+		cmocka_unit_test(link__cancelled_behind_a_blocked_sender__returns_before_that_one),
 		cmocka_unit_test(link__hello_of_another_kind__refused),
 		cmocka_unit_test(ring__smaller_than_what_goes_through__bytes_are_whole_then_it_ends),
 		cmocka_unit_test(ring__broken_while_full__the_writer_is_freed),

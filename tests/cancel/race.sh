@@ -1,0 +1,142 @@
+#!/bin/bash
+# A cancel that races with every write of every journal: each party of a migration is stopped at each of its writes, before and
+# after it (so before and after each vote, activating, and the verdict at the coordinator), the cancel is asked for, and
+# the party goes on. What `drover cancel` answered must be how it ends, and the guest runs exactly once.
+#   tests/cancel/race.sh BUILD PARTY    PARTY: coordinator source destination source-leg destination-leg
+build=$(cd "$1" && pwd)
+. "$(dirname "$0")/../lib.sh" "$1"
+party=${2:?party}
+SHIM=$build/test/crash.so
+WRITES_MAX=120 # no party writes as often in one migration
+
+other() { [ "$1" = a1 ] && echo b1 || echo a1; }
+where() { drover vm list --json | jq -r '[.vms[] | select(.name == "web1" and .state == "running") | .host] | join(" ")'; }
+settled() { # exactly one host has the guest, and no host has more to do
+	case $(where) in a1 | b1) ;; *) return 1 ;; esac
+	[ "$(drover list --json | jq '.migrations | length')" = 0 ]
+}
+final() { state_is "$1" "done" failed cancelled lost; }
+go_on() { kill -CONT "$(cat "$FLEET/mark")"; }
+
+stop_daemon() { # HOME NAME
+	local pid
+	pid=$(cat "$FLEET/$1/run/$2.pid")
+	kill -TERM "$pid" 2>/dev/null || return 0
+	within 10 eval "! kill -0 $pid 2>/dev/null"
+}
+
+# Starts what was stopped with the shim in it. False: it was stopped at a write of its own start.
+start_with_shim() { # PROGRAM WHEN N
+	local up
+	rm -f "$FLEET/mark"
+	LD_PRELOAD=$SHIM DROVER_CRASH="$1 stop-$2 $3 $FLEET/mark" drover-sim up --home "$FLEET" >/dev/null 2>&1 &
+	up=$!
+	while kill -0 $up 2>/dev/null && [ ! -e "$FLEET/mark" ]; do sleep 0.05; done
+	if [ -e "$FLEET/mark" ]; then
+		go_on
+		wait $up
+		return 1
+	fi
+	wait $up
+}
+
+# Asks for the cancel while the party stands still, has it go on, and sets `code` and `answer`.
+cancel_at_the_mark() { # KEY
+	code=0
+	if [ "$party" = coordinator ]; then # it answers when it goes on
+		drover cancel "$1" --json >"$FLEET/answer" 2>/dev/null &
+		local asking=$!
+		go_on
+		wait $asking || code=$?
+	else
+		timeout 30 drover cancel "$1" --json >"$FLEET/answer" 2>/dev/null || code=$?
+		go_on
+	fi
+	answer=$(jq -r '.cancel // .error.code' "$FLEET/answer")
+}
+
+# The answer and the exit status, against how it ended.
+agrees() { # KEY
+	local state wait_code=0 want
+	state=$(field "$1" .state)
+	case $answer:$code in
+	cancelled:0) [ "$state" = cancelled ] || fail "answered cancelled, but it is $state" ;;
+	too-late:4) [ "$state" = "done" ] || fail "answered too late, but it is $state" ;;
+	pending:0) ;;
+	*) fail "answer $answer, exit $code: $(cat "$FLEET/answer")" ;;
+	esac
+	drover cancel "$1" --wait >/dev/null 2>&1 || wait_code=$?
+	case $state in
+	cancelled) want=0 ;;
+	"done") want=4 ;;
+	*) fail "it ended as $state, cause $(field "$1" .cause)" ;;
+	esac
+	[ "$wait_code" -eq "$want" ] || fail "cancel --wait: exit $wait_code for $state"
+	echo "$answer $state" >>"$FLEET.ends"
+}
+
+# One schedule. Sets `fired`: whether the party made so many writes.
+cancel_at() { # WHEN N
+	local when=$1 n=$2 source to home daemon program key
+	fired=no
+	within 30 settled
+	source=$(where)
+	to=$(other "$source")
+	case $party in
+	coordinator) home=coordinator daemon=coordinator program=drover-coordinator ;;
+	source) home=$source daemon=agent program=drover-agent ;;
+	destination) home=$to daemon=agent program=drover-agent ;;
+	source-leg) home=$source daemon=agent program=drover-leg-sim ;;
+	destination-leg) home=$to daemon=agent program=drover-leg-sim ;;
+	esac
+	stop_daemon "$home" $daemon
+	start_with_shim $program "$when" "$n" || { fired=yes; return 0; }
+	key=$party-$when-$n
+	# In the background: the coordinator may be stopped before it has answered.
+	drover migrate web1 --to "$to" --key "$key" --keep-source 0s --json >/dev/null 2>&1 &
+	local submitting=$! deadline=$(($(date +%s) + 60))
+	until [ -e "$FLEET/mark" ] || final "$key" 2>/dev/null; do
+		[ "$(date +%s)" -lt $deadline ] || fail "neither final nor stopped: $(field "$key" .state)"
+		sleep 0.02
+	done
+	if [ -e "$FLEET/mark" ]; then
+		fired=yes
+		cancel_at_the_mark "$key"
+		wait $submitting || fail "cannot be submitted"
+		within 60 final "$key"
+		[ "$answer" = unknown-id ] || agrees "$key" # it was asked before the record was there
+	fi
+	wait
+	within 30 settled
+	stop_daemon "$home" $daemon # it would hand its environment on to the legs of the next schedule
+	drover-sim up --home "$FLEET" >/dev/null
+	within 10 guest_ticks web1
+	within 30 verify || fail "$key from $source: $(verify 2>&1)"
+	within 10 eval '[ "$(drover leftovers --json | jq ".leftovers | length")" = 0 ]'
+}
+
+every_write() { # WHEN
+	local n
+	: >"$FLEET.ends"
+	for n in $(seq $WRITES_MAX); do
+		echo "write $n" >&2 # shown only if the test fails
+		cancel_at "$1" "$n"
+		[ $fired = yes ] || break
+	done
+	[ "$n" -gt 3 ] || fail "only $n writes: the shim does not see them"
+	[ "$n" -lt $WRITES_MAX ] || fail "still stopped at write $n"
+	echo "$party $1: cancelled at each of $((n - 1)) writes: $(sort "$FLEET.ends" | uniq -c | awk '{printf "%s%s, ended %s: %d", (NR > 1 ? "; " : ""), $2, $3, $1}')" \
+		>>"$FLEET.said"
+	grep -q ' cancelled$' "$FLEET.ends" || fail "none was cancelled: the cancels come to nothing"
+}
+
+[ -e "$SHIM" ] || { echo "not ok - $SHIM is not built"; exit 1; }
+fleet_up --hosts a1@A,b1@B
+drover-sim create web1 --on a1 --memory 16M --dirty 1M/s --disk xvda=8M@local --disk-write 512K/s --home "$FLEET"
+within 10 vm_runs_on web1 a1
+for when in before after; do
+	t "cancel_races__${party}_${when}_each_write__ends_as_answered" every_write "$when"
+	[ -e "$FLEET.said" ] && sed 's/^/# /' "$FLEET.said"
+	rm -f "$FLEET.said" "$FLEET.ends"
+done
+exit $FAILED
