@@ -3,42 +3,11 @@
 # after it (so before and after each vote, activating, and the verdict at the coordinator), the cancel is asked for, and
 # the party goes on. What `drover cancel` answered must be how it ends, and the guest runs exactly once.
 #   tests/cancel/race.sh BUILD PARTY    PARTY: coordinator source destination source-leg destination-leg
-build=$(cd "$1" && pwd)
 . "$(dirname "$0")/../lib.sh" "$1"
+. "$(dirname "$0")/../chaos/crash_lib.sh"
 party=${2:?party}
-SHIM=$build/test/crash.so
-WRITES_MAX=120 # no party writes as often in one migration
 
-other() { [ "$1" = a1 ] && echo b1 || echo a1; }
-where() { drover vm list --json | jq -r '[.vms[] | select(.name == "web1" and .state == "running") | .host] | join(" ")'; }
-settled() { # exactly one host has the guest, and no host has more to do
-	case $(where) in a1 | b1) ;; *) return 1 ;; esac
-	[ "$(drover list --json | jq '.migrations | length')" = 0 ]
-}
-final() { state_is "$1" "done" failed cancelled lost; }
 go_on() { kill -CONT "$(cat "$FLEET/mark")"; }
-
-stop_daemon() { # HOME NAME
-	local pid
-	pid=$(cat "$FLEET/$1/run/$2.pid")
-	kill -TERM "$pid" 2>/dev/null || return 0
-	within 10 eval "! kill -0 $pid 2>/dev/null"
-}
-
-# Starts what was stopped with the shim in it. False: it was stopped at a write of its own start.
-start_with_shim() { # PROGRAM WHEN N
-	local up
-	rm -f "$FLEET/mark"
-	LD_PRELOAD=$SHIM DROVER_CRASH="$1 stop-$2 $3 $FLEET/mark" drover-sim up --home "$FLEET" >/dev/null 2>&1 &
-	up=$!
-	while kill -0 $up 2>/dev/null && [ ! -e "$FLEET/mark" ]; do sleep 0.05; done
-	if [ -e "$FLEET/mark" ]; then
-		go_on
-		wait $up
-		return 1
-	fi
-	wait $up
-}
 
 # Asks for the cancel while the party stands still, has it go on, and sets `code` and `answer`.
 cancel_at_the_mark() { # KEY
@@ -82,23 +51,15 @@ cancel_at() { # WHEN N
 	within 30 settled
 	source=$(where)
 	to=$(other "$source")
-	case $party in
-	coordinator) home=coordinator daemon=coordinator program=drover-coordinator ;;
-	source) home=$source daemon=agent program=drover-agent ;;
-	destination) home=$to daemon=agent program=drover-agent ;;
-	source-leg) home=$source daemon=agent program=drover-leg-sim ;;
-	destination-leg) home=$to daemon=agent program=drover-leg-sim ;;
-	esac
+	party_is "$party" "$source"
 	stop_daemon "$home" $daemon
-	start_with_shim $program "$when" "$n" || { fired=yes; return 0; }
+	start_with_shim $program "stop-$when" "$n"
+	[ ! -e "$FLEET/mark" ] || { fired=yes; return 0; } # at a write of its own start
 	key=$party-$when-$n
 	# In the background: the coordinator may be stopped before it has answered.
 	drover migrate web1 --to "$to" --key "$key" --keep-source 0s --json >/dev/null 2>&1 &
-	local submitting=$! deadline=$(($(date +%s) + 60))
-	until [ -e "$FLEET/mark" ] || final "$key" 2>/dev/null; do
-		[ "$(date +%s)" -lt $deadline ] || fail "neither final nor stopped: $(field "$key" .state)"
-		sleep 0.02
-	done
+	local submitting=$!
+	until_mark_or_final "$key"
 	if [ -e "$FLEET/mark" ]; then
 		fired=yes
 		cancel_at_the_mark "$key"
@@ -130,7 +91,6 @@ every_write() { # WHEN
 	grep -q ' cancelled$' "$FLEET.ends" || fail "none was cancelled: the cancels come to nothing"
 }
 
-[ -e "$SHIM" ] || { echo "not ok - $SHIM is not built"; exit 1; }
 fleet_up --hosts a1@A,b1@B
 drover-sim create web1 --on a1 --memory 16M --dirty 1M/s --disk xvda=8M@local --disk-write 512K/s --home "$FLEET"
 within 10 vm_runs_on web1 a1

@@ -3,65 +3,29 @@
 #   tests/chaos/crash_each_write.sh BUILD [PARTY...]    PARTY: coordinator source destination source-leg destination-leg
 # The killed daemon is started again and the migration must end as if nothing had been (coordinator, agents); a killed leg may
 # cost the migration, never the guest. After each: one host runs the guest, its ledger and images are right, nothing is left.
-build=$(cd "$1" && pwd)
 . "$(dirname "$0")/../lib.sh" "$1"
+. "$(dirname "$0")/crash_lib.sh"
 shift
-SHIM=$build/test/crash.so
-WRITES_MAX=120 # no party writes as often in one migration
-
-other() { [ "$1" = a1 ] && echo b1 || echo a1; }
-where() { drover vm list --json | jq -r '[.vms[] | select(.name == "web1" and .state == "running") | .host] | join(" ")'; }
-settled() { # exactly one host has the guest, and no host has more to do
-	case $(where) in a1 | b1) ;; *) return 1 ;; esac
-	[ "$(drover list --json | jq '.migrations | length')" = 0 ]
-}
-final() { state_is "$1" "done" failed cancelled lost; }
-
-stop_daemon() { # HOME NAME
-	local pid
-	pid=$(cat "$FLEET/$1/run/$2.pid")
-	kill -TERM "$pid" 2>/dev/null || return 0
-	within 10 eval "! kill -0 $pid 2>/dev/null"
-}
 
 all_is_right() (within 30 verify) 2>/dev/null
 
 # One schedule: PARTY WHEN N. Sets `fired`: whether the party made so many writes.
 crash_at() {
-	local party=$1 when=$2 n=$3 source home daemon program mark=$FLEET/mark up
+	local party=$1 when=$2 n=$3 source home daemon program mark=$FLEET/mark
 	fired=no
 	within 30 settled
 	source=$(where)
-	case $party in
-	coordinator) home=coordinator daemon=coordinator program=drover-coordinator ;;
-	source) home=$source daemon=agent program=drover-agent ;;
-	destination) home=$(other "$source") daemon=agent program=drover-agent ;;
-	source-leg) home=$source daemon=agent program=drover-leg-sim ;;
-	destination-leg) home=$(other "$source") daemon=agent program=drover-leg-sim ;;
-	esac
-	rm -f "$mark"
+	party_is "$party" "$source"
 	stop_daemon "$home" $daemon
-	LD_PRELOAD=$SHIM DROVER_CRASH="$program $when $n $mark" drover-sim up --home "$FLEET" >/dev/null 2>&1 &
-	up=$!
-	while kill -0 $up 2>/dev/null && [ ! -e "$mark" ]; do sleep 0.05; done
-	if [ -e "$mark" ]; then # it died while it started
-		kill $up 2>/dev/null || true
-		wait $up 2>/dev/null || true
-		drover-sim up --home "$FLEET" >/dev/null
-	else
-		wait $up
-	fi
+	start_with_shim $program "$when" "$n"
+	[ ! -e "$mark" ] || drover-sim up --home "$FLEET" >/dev/null # it died while it started
 	key=$party-$when-$n
 	submitted() { timeout 3 drover migrate web1 --to "$(other "$source")" --key "$key" --keep-source 0s --json >/dev/null 2>&1; }
 	while ! submitted; do # the same key and request: submitted once, however often it is asked
 		[ -e "$mark" ] || { submitted || fail "cannot be submitted: $(drover migrate web1 --to "$(other "$source")" --key "$key" --keep-source 0s 2>&1)"; break; }
 		drover-sim up --home "$FLEET" >/dev/null
 	done
-	local deadline=$(($(date +%s) + 60))
-	until [ -e "$mark" ] || final "$key" 2>/dev/null; do
-		[ "$(date +%s)" -lt $deadline ] || fail "neither final nor killed: $(field "$key" .state)"
-		sleep 0.05
-	done
+	until_mark_or_final "$key"
 	[ -e "$mark" ] && fired=yes
 	drover-sim up --home "$FLEET" >/dev/null # also after the end: the last writes come then
 	within 60 final "$key"
@@ -91,7 +55,6 @@ every_write() { # PARTY WHEN
 	echo "$1 $2: killed at each of $((n - 1)) writes" >>"$FLEET.said"
 }
 
-[ -e "$SHIM" ] || { echo "not ok - $SHIM is not built"; exit 1; }
 [ $# -gt 0 ] || set -- coordinator source destination source-leg destination-leg
 fleet_up --hosts a1@A,b1@B
 drover-sim create web1 --on a1 --memory 16M --dirty 1M/s --disk xvda=8M@local --disk-write 512K/s --home "$FLEET"

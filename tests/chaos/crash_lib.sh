@@ -1,0 +1,68 @@
+# Shared by the scripts that kill or stop a party of a migration at a write of its journal (crash_shim.c); after tests/lib.sh.
+# shellcheck shell=bash
+SHIM=$(dirname "$BIN")/test/crash.so
+WRITES_MAX=120 # no party writes as often in one migration
+
+[ -e "$SHIM" ] || { echo "not ok - $SHIM is not built"; exit 1; }
+
+other() { [ "$1" = a1 ] && echo b1 || echo a1; }
+where() { drover vm list --json | jq -r '[.vms[] | select(.name == "web1" and .state == "running") | .host] | join(" ")'; }
+settled() { # exactly one host has the guest, and no host has more to do
+	case $(where) in a1 | b1) ;; *) return 1 ;; esac
+	[ "$(drover list --json | jq '.migrations | length')" = 0 ]
+}
+final() { state_is "$1" "done" failed cancelled lost; }
+
+stop_daemon() { # HOME NAME
+	local pid
+	pid=$(cat "$FLEET/$1/run/$2.pid")
+	kill -TERM "$pid" 2>/dev/null || return 0
+	within 10 eval "! kill -0 $pid 2>/dev/null"
+}
+
+# Sets home, daemon and program of a PARTY of a migration from SOURCE: who is to be stopped and started again with the shim
+# in its environment, and the program that it is meant for.
+party_is() { # PARTY SOURCE
+	case $1 in
+	coordinator) home=coordinator daemon=coordinator program=drover-coordinator ;;
+	source) home=$2 daemon=agent program=drover-agent ;;
+	destination) home=$(other "$2") daemon=agent program=drover-agent ;;
+	source-leg) home=$2 daemon=agent program=drover-leg-sim ;;
+	destination-leg) home=$(other "$2") daemon=agent program=drover-leg-sim ;;
+	*) fail "no party $1" ;;
+	esac
+}
+
+# Starts what is not running, with the shim in it. Returns at once when it has struck: the mark is there then.
+start_with_shim() { # PROGRAM WHEN N
+	local up
+	rm -f "$FLEET/mark"
+	LD_PRELOAD=$SHIM DROVER_CRASH="$1 $2 $3 $FLEET/mark" drover-sim up --home "$FLEET" >/dev/null 2>&1 &
+	up=$!
+	while kill -0 $up 2>/dev/null && [ ! -e "$FLEET/mark" ]; do sleep 0.05; done
+	if [ -e "$FLEET/mark" ]; then
+		case $2 in
+		stop-*) kill -CONT "$(cat "$FLEET/mark")" ;; # it was about to be started: this is not what is tested
+		*) kill $up 2>/dev/null || true ;;
+		esac
+		wait $up 2>/dev/null || true
+	else
+		wait $up
+	fi
+}
+
+until_mark_or_final() { # ID
+	local deadline=$(($(date +%s) + 60))
+	until [ -e "$FLEET/mark" ] || final "$1" 2>/dev/null; do
+		[ "$(date +%s)" -lt $deadline ] || fail "neither final nor struck: $(field "$1" .state)"
+		sleep 0.02
+	done
+}
+
+# A fleet of two hosts in which a silent host is suspected within a second, and given up after two.
+impatient_fleet() {
+	fleet_up --hosts a1@A,b1@B
+	printf 'heartbeat = 200ms\nlost-after = 2s\n' >>"$FLEET/coordinator/etc/coordinator.conf"
+	stop_daemon coordinator coordinator
+	drover-sim up --home "$FLEET" >/dev/null
+}
