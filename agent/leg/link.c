@@ -32,7 +32,7 @@ struct link {
 	pthread_mutex_t turn_lock;
 	pthread_cond_t turned;
 	bool turn_taken;
-	TAILQ_HEAD(, turn) turns;
+	TAILQ_HEAD(turns, turn) turns;
 	uint64_t next_out;
 	unsigned char *out;
 

@@ -37,12 +37,13 @@ $(B)/obj/tests/fuzz/$(1).o: EXTRA = $$(call cflags_of,$($(1)_ROOMS))
 endef
 $(foreach t,$(FUZZERS) $(SEEDERS),$(eval $(call fuzz_rules,$(t))))
 
+.PHONY: fuzz-programs fuzz-build
+fuzz-programs: $(FUZZERS:%=$(B)/fuzz/%)
 # Where there is no clang, the seeds are run by the plain programs.
-.PHONY: fuzz-build
-fuzz-build: $(FUZZERS:%=$(B)/fuzz/%)
+fuzz-build: fuzz-programs
 	$(Q)! command -v clang >/dev/null || $(MAKE) --no-print-directory CC=clang SAN= COVER= B=$(B)/libfuzzer \
 		OPT='-O1 -g -fno-omit-frame-pointer' HARDEN='$(FUZZ_HARDEN)' CFLAGS=-DDROVER_LIBFUZZER FUZZ_LINK=-fsanitize=fuzzer \
-		$(FUZZERS:%=$(B)/libfuzzer/fuzz/%)
+		fuzz-programs
 
 FUZZ := $(FUZZERS:%=tests/fuzz/fuzz.sh:%)
 PROVE += $(FUZZ)

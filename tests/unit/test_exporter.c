@@ -318,6 +318,44 @@ static void receiver__storage_full__is_an_error_that_says_so(void **state)
 	export_free(&e);
 }
 
+struct reading {
+	struct exporter *exporter;
+	int result;
+	struct err err;
+};
+
+static void *read_back_all(void *arg)
+{
+	struct reading *reading = arg;
+	uint32_t granule = 0;
+	uint64_t digest;
+	reading->result = exporter_digests(reading->exporter, &granule, 1, &digest, &reading->err);
+	return NULL;
+}
+
+/* How a rollback frees whoever reads through an exporter that hangs: over NBD, and in a FUSE file system. */
+static void exporter__hangs_and_is_killed__its_reader_is_freed(void **state)
+{
+	const struct combination *c = *state;
+	struct export e;
+	struct proc_id processes[4];
+	pthread_t thread;
+	if (!can_run(c))
+		skip();
+	export_make(&e, c);
+	struct reading reading = { .exporter = e.exporter };
+	unsigned count = exporter_processes(e.exporter, processes, 4);
+	for (unsigned i = 0; i < count; i++)
+		assert_int_equal(kill(processes[i].pid, SIGSTOP), 0);
+	assert_int_equal(pthread_create(&thread, NULL, read_back_all, &reading), 0);
+	for (unsigned i = 0; i < count; i++)
+		proc_kill(&processes[i], 0, NULL); /* does not wait */
+	pthread_join(thread, NULL);
+	assert_int_equal(reading.result, -1);
+	assert_true(reading.err.code != ERR_TIMEOUT && reading.err.code != ERR_NONE);
+	export_free(&e);
+}
+
 static struct combination nbd_raw = { EXPORTER_NBD, FORMAT_RAW }, nbd_qcow2 = { EXPORTER_NBD, FORMAT_QCOW2 },
 			  iscsi_raw = { EXPORTER_ISCSI, FORMAT_RAW }, iscsi_qcow2 = { EXPORTER_ISCSI, FORMAT_QCOW2 };
 
@@ -337,6 +375,10 @@ int main(void)
 		FOR_ALL(exporter__started_where_a_dead_one_was__works),
 		FOR_ALL(exporter__revoked__leaves_no_process_and_no_file),
 		FOR_ALL(exporter__image_is_missing__fails_with_words),
+		{ "exporter__hangs_and_is_killed__its_reader_is_freed nbd qcow2",
+		  exporter__hangs_and_is_killed__its_reader_is_freed, NULL, NULL, &nbd_qcow2 },
+		{ "exporter__hangs_and_is_killed__its_reader_is_freed iscsi qcow2",
+		  exporter__hangs_and_is_killed__its_reader_is_freed, NULL, NULL, &iscsi_qcow2 },
 		cmocka_unit_test(receiver__storage_full__is_an_error_that_says_so),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
