@@ -142,6 +142,25 @@ void leg_forget_files(struct session *session);
 /* A child of ours ended; true if it was a leg. */
 bool legs_child(struct agent *agent, pid_t pid, int status);
 
+/* ---- process.c: the leg program; tests put simulated processes in its place ---- */
+/* Starts the leg of this session, fills row.leg. Does not wait for it. */
+int process_leg_start(struct session *session, struct err *err);
+/* A connection to the leg of this migration that listens, which may be another one than was started: non-blocking, one
+ * encoded message a packet; the caller's. -1: there is none, or it is not ours. */
+int process_leg_connect(struct agent *agent, uint64_t migration, struct proc_id *ret_leg);
+/* Whether some leg of this migration listens, or has not taken its socket away: one that the journal does not know of
+ * was started by a journal that is gone. */
+bool process_leg_listens(const struct agent *agent, uint64_t migration);
+bool process_alive(const struct proc_id *leg);
+/* Descriptors from here. None of them blocks: -1 and EAGAIN. */
+int process_send(int fd, const void *packet, size_t bytes);
+ssize_t process_read(int fd, void *buffer, size_t room);
+void process_hang_up(int fd);
+void process_close(int fd);
+/* Starts the leg program's inventory; *ret_fd gives what it prints. Its end is told by the loop. */
+int process_inventory_start(struct agent *agent, int *ret_fd, pid_t *ret_pid, struct err *err);
+void process_kill(pid_t pid);
+
 /* ---- inventory.c ---- */
 /* Starts a run, or another one after the running one. Returns the number of the run whose result is fresh. */
 unsigned inventory_request(struct agent *agent);

@@ -4,7 +4,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "agent/agent_impl.h"
 #include "common/log.h"
@@ -184,14 +183,6 @@ static void on_dry_run(struct agent *agent, const struct msg *msg)
 	dry->checks_run = inventory_request(agent);
 }
 
-/* A leg that the journal does not know of: the journal is not the one that it was started by. */
-static bool has_stray_leg(const struct agent *agent, uint64_t migration)
-{
-	char path[PATHS_MAX + 40];
-	(void)snprintf(path, sizeof(path), "%s/leg-%" PRIu64 ".sock", agent->paths.run, migration);
-	return access(path, F_OK) == 0;
-}
-
 /* About a session that is not in the journal (V11). */
 static void on_unknown(struct agent *agent, const struct msg *msg)
 {
@@ -204,7 +195,7 @@ static void on_unknown(struct agent *agent, const struct msg *msg)
 			answer_plain(agent, msg, OUTCOME_REFUSED, ERR_STALE, "this generation is over");
 		return;
 	}
-	bool lost = journal_was_lost(agent->journal) || (known == 0 && has_stray_leg(agent, msg->migration));
+	bool lost = journal_was_lost(agent->journal) || (known == 0 && process_leg_listens(agent, msg->migration));
 	if (lost && command->step != STEP_CHECK) {
 		answer_plain(agent, msg, OUTCOME_REFUSED, ERR_HOST_LOST,
 		             "the journal that may have known this migration is gone");

@@ -1,18 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What this host has: the leg program tells of VMs and memory, the agent adds SRs, networks and claims. */
 #include <errno.h>
-#include <fcntl.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include "agent/agent_impl.h"
 #include "common/log.h"
-
-extern char **environ;
 
 static void run_start(struct agent *agent);
 
@@ -84,7 +78,7 @@ static void stop_reading(struct agent *agent)
 	struct inventory *inventory = &agent->inventory;
 	if (inventory->fd >= 0) {
 		loop_fd_end(agent->loop, inventory->fd);
-		(void)close(inventory->fd);
+		process_close(inventory->fd);
 		inventory->fd = -1;
 	}
 }
@@ -123,11 +117,12 @@ static void on_output(void *ctx, int fd)
 	for (;;) {
 		size_t room = LIMIT_FRAME_BYTES - inventory->count;
 		unsigned char rest[1];
-		ssize_t got = room ? read(fd, inventory->bytes + inventory->count, room) : read(fd, rest, 1);
+		ssize_t got =
+			room ? process_read(fd, inventory->bytes + inventory->count, room) : process_read(fd, rest, 1);
 		if (got < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
 		if (got > 0 && room == 0) {
-			(void)kill(inventory->pid, SIGKILL); /* more than an inventory can be */
+			process_kill(inventory->pid); /* more than an inventory can be */
 			got = 0;
 		}
 		if (got <= 0)
@@ -145,71 +140,34 @@ static void on_limit(void *ctx)
 	agent->inventory.limit_timer = -1;
 	log_warning("event=inventory error=\"it took more than %u s\"", INVENTORY_LIMIT_MS / 1000);
 	if (agent->inventory.pid > 0 && !agent->inventory.exited)
-		(void)kill(agent->inventory.pid, SIGKILL);
+		process_kill(agent->inventory.pid);
 	/* somebody else may hold the pipe */
 	stop_reading(agent);
 	agent->inventory.ended = true;
 	finish(agent);
 }
 
-/* Like proc_start(), but with a pipe for standard output. */
-static int spawn(struct agent *agent, int out, struct err *err)
-{
-	char *argv[5] = { agent->leg_path, (char *)"inventory" };
-	if (agent->paths.home[0]) {
-		argv[2] = (char *)"--home";
-		argv[3] = agent->paths.home;
-	}
-	posix_spawn_file_actions_t files;
-	posix_spawnattr_t attr;
-	sigset_t none, all;
-	(void)sigemptyset(&none);
-	(void)sigfillset(&all);
-	(void)posix_spawn_file_actions_init(&files);
-	(void)posix_spawnattr_init(&attr);
-	int errnum = posix_spawn_file_actions_addopen(&files, 0, "/dev/null", O_RDONLY, 0);
-	if (errnum == 0)
-		errnum = posix_spawn_file_actions_adddup2(&files, out, 1);
-	if (errnum == 0)
-		errnum = posix_spawn_file_actions_addclosefrom_np(&files, 3);
-	(void)posix_spawnattr_setsigmask(&attr, &none);
-	(void)posix_spawnattr_setsigdefault(&attr, &all);
-	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-	pid_t pid = 0;
-	if (errnum == 0)
-		errnum = posix_spawn(&pid, argv[0], &files, &attr, argv, environ);
-	(void)posix_spawnattr_destroy(&attr);
-	(void)posix_spawn_file_actions_destroy(&files);
-	if (errnum)
-		return err_errno(err, ERR_HYPERVISOR, errnum, "cannot start %s", argv[0]);
-	agent->inventory.pid = pid;
-	return 0;
-}
-
 static int run_try(struct agent *agent, struct err *err)
 {
 	struct inventory *inventory = &agent->inventory;
-	int ends[2];
+	int fd = -1;
 	if (agent->leg_err.code != ERR_NONE && agent_conf_leg(&agent->conf, agent->leg_path, &agent->leg_err) < 0) {
 		*err = agent->leg_err; /* it may have been installed since, and was not */
 		return -1;
 	}
 	err_clear(&agent->leg_err);
-	if (pipe2(ends, O_CLOEXEC) < 0)
-		return err_errno(err, ERR_IO, errno, "pipe");
-	(void)fcntl(ends[0], F_SETFL, O_NONBLOCK);
 	inventory->count = 0;
 	inventory->exited = inventory->ended = false;
-	int rc = loop_fd(agent->loop, ends[0], on_output, agent, err);
+	if (process_inventory_start(agent, &fd, &inventory->pid, err) < 0)
+		return -1;
+	int rc = loop_fd(agent->loop, fd, on_output, agent, err);
 	if (rc == 0) {
-		inventory->fd = ends[0];
-		rc = spawn(agent, ends[1], err);
-		if (rc < 0)
-			stop_reading(agent);
+		inventory->fd = fd;
 	} else {
-		(void)close(ends[0]);
+		process_close(fd);
+		process_kill(inventory->pid);
+		inventory->pid = 0;
 	}
-	(void)close(ends[1]);
 	if (rc == 0)
 		inventory->limit_timer = loop_timer(agent->loop, INVENTORY_LIMIT_MS, false, on_limit, agent, NULL);
 	return rc;
@@ -261,7 +219,7 @@ void inventory_free(struct agent *agent)
 	struct inventory *inventory = &agent->inventory;
 	stop_reading(agent);
 	if (inventory->pid > 0 && !inventory->exited)
-		(void)kill(inventory->pid, SIGKILL);
+		process_kill(inventory->pid);
 	msg_inventory_free(&inventory->now);
 	free(inventory->bytes);
 }

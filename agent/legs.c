@@ -1,17 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Legs: started, reached through their sockets, found again, followed by another when they die. */
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
-#include <sys/un.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include "agent/agent_impl.h"
 #include "agent/core/leg_rules.h"
@@ -36,11 +29,11 @@ static void send_msg(struct session *session, struct msg *msg)
 		log_error("event=leg-message migration=%" PRIu64 " error=\"%s\"", session->row.migration, err.text);
 		return;
 	}
-	if (send(session->leg_fd, frame, bytes, MSG_DONTWAIT | MSG_NOSIGNAL) < 0) {
+	if (process_send(session->leg_fd, frame, bytes) < 0) {
 		log_warning("event=leg-does-not-read migration=%" PRIu64 " error=\"%s\"", session->row.migration,
 		            strerror(errno));
 		/* the reading side sees the end, and reaches for the leg again */
-		(void)shutdown(session->leg_fd, SHUT_RDWR);
+		process_hang_up(session->leg_fd);
 	}
 	free(frame);
 }
@@ -163,7 +156,7 @@ void leg_disconnect(struct session *session)
 	if (session->leg_fd < 0)
 		return;
 	loop_fd_end(session->agent->loop, session->leg_fd);
-	(void)close(session->leg_fd);
+	process_close(session->leg_fd);
 	session->leg_fd = -1;
 }
 
@@ -183,7 +176,7 @@ static void drain(struct session *session)
 	struct agent *agent = session->agent;
 	while (session->leg_fd >= 0 && !session->doomed) {
 		struct err err;
-		ssize_t got = recv(session->leg_fd, agent->packet, LIMIT_FRAME_BYTES, MSG_DONTWAIT);
+		ssize_t got = process_read(session->leg_fd, agent->packet, LIMIT_FRAME_BYTES);
 		if (got < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
 		if (got <= 0) {
@@ -224,31 +217,16 @@ void leg_forget_files(struct session *session)
 static int leg_connect(struct session *session, struct proc_id *ret_leg)
 {
 	struct agent *agent = session->agent;
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
-	struct ucred who;
-	socklen_t bytes = sizeof(who);
 	struct err err;
-	int length = snprintf(address.sun_path, sizeof(address.sun_path), "%s/leg-%" PRIu64 ".sock", agent->paths.run,
-	                      session->row.migration);
-	if (length < 0 || (size_t)length >= sizeof(address.sun_path))
-		return -1;
-	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	int fd = process_leg_connect(agent, session->row.migration, ret_leg);
 	if (fd < 0)
 		return -1;
-	if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0 ||
-	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &who, &bytes) < 0)
-		goto out;
-	if (who.uid != geteuid()) {
-		log_error("event=leg-refused migration=%" PRIu64 " uid=%u", session->row.migration, (unsigned)who.uid);
-		goto out;
+	if (loop_fd(agent->loop, fd, on_packet_ready, session, &err) < 0) {
+		process_close(fd);
+		return -1;
 	}
-	if (proc_identify(who.pid, ret_leg) < 0 || loop_fd(agent->loop, fd, on_packet_ready, session, &err) < 0)
-		goto out;
 	session->leg_fd = fd;
 	return 0;
-out:
-	(void)close(fd);
-	return -1;
 }
 
 static void reached(struct session *session, const struct proc_id *leg)
@@ -286,93 +264,16 @@ static int64_t next_start(struct session *session, int64_t now_ms)
 	return session->starts < LEG_STARTS_PER_MINUTE ? now_ms + LEG_POLL_MS : now_ms + LEG_SLOW_START_MS;
 }
 
-struct leg_log {
-	struct timespec written;
-	char name[40]; /* cut only if its number is none of ours */
-};
-
-static bool is_leg_log(const char *name)
-{
-	uint64_t migration;
-	int end = 0;
-	return sscanf(name, "leg-%" SCNu64 ".log%n", &migration, &end) == 1 && end > 0 && name[end] == '\0';
-}
-
-static int oldest_first(const void *left, const void *right)
-{
-	const struct leg_log *a = left, *b = right;
-	if (a->written.tv_sec != b->written.tv_sec)
-		return a->written.tv_sec < b->written.tv_sec ? -1 : 1;
-	return (a->written.tv_nsec > b->written.tv_nsec) - (a->written.tv_nsec < b->written.tv_nsec);
-}
-
-/* All there are of legs, at most LEG_LOGS_SEEN. */
-static unsigned list_logs(DIR *dir, struct leg_log *ret_logs)
-{
-	struct dirent *entry;
-	struct stat st;
-	unsigned count = 0;
-	while (count < LEG_LOGS_SEEN && (entry = readdir(dir))) {
-		struct leg_log *log = &ret_logs[count];
-		if (!is_leg_log(entry->d_name) || fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW))
-			continue;
-		(void)snprintf(log->name, sizeof(log->name), "%.39s", entry->d_name);
-		log->written = st.st_mtim;
-		count++;
-	}
-	return count;
-}
-
-/* They are for reading after a fault, and nobody else takes them away. */
-static void prune_logs(const struct agent *agent)
-{
-	struct leg_log *logs = calloc(LEG_LOGS_SEEN, sizeof(*logs));
-	DIR *dir = opendir(agent->paths.run);
-	if (logs && dir) {
-		unsigned count = list_logs(dir, logs);
-		qsort(logs, count, sizeof(*logs), oldest_first);
-		for (unsigned i = 0; i + LEG_LOGS_KEPT < count; i++)
-			(void)unlinkat(dirfd(dir), logs[i].name, 0);
-	}
-	if (dir)
-		(void)closedir(dir);
-	free(logs);
-}
-
 static int leg_start(struct session *session, struct err *err)
 {
 	struct agent *agent = session->agent;
-	char migration[24], generation[16], log_path[PATHS_MAX + 32], conf[PATHS_MAX + 32];
-	const char *argv[14];
-	unsigned n = 0;
 	if (agent->leg_err.code != ERR_NONE && agent_conf_leg(&agent->conf, agent->leg_path, &agent->leg_err) < 0) {
 		*err = agent->leg_err;
 		return -1;
 	}
 	err_clear(&agent->leg_err);
-	(void)snprintf(migration, sizeof(migration), "%" PRIu64, session->row.migration);
-	(void)snprintf(generation, sizeof(generation), "%u", session->row.generation);
-	(void)snprintf(log_path, sizeof(log_path), "%s/leg-%" PRIu64 ".log", agent->paths.run, session->row.migration);
-	(void)snprintf(conf, sizeof(conf), AGENT_CONF_ENV "=%s", agent->conf.file);
-	argv[n++] = agent->leg_path;
-	argv[n++] = "run";
-	if (agent->paths.home[0]) {
-		argv[n++] = "--home";
-		argv[n++] = agent->paths.home;
-	}
-	argv[n++] = "--migration";
-	argv[n++] = migration;
-	argv[n++] = "--generation";
-	argv[n++] = generation;
-	argv[n++] = "--side";
-	argv[n++] = side_name(session->row.side);
-	if (session->start_recover)
-		argv[n++] = "--recover";
-	argv[n] = NULL;
-	const char *const env[] = { conf, NULL };
-	if (proc_start(&session->row.leg, argv, env, log_path, -1, PROC_SETSID, err) < 0)
+	if (process_leg_start(session, err) < 0)
 		return -1;
-	prune_logs(agent);
 	log_info("event=leg-started migration=%" PRIu64 " pid=%ld recover=%d", session->row.migration,
 	         (long)session->row.leg.pid, session->start_recover);
 	(void)session_save(session);
@@ -405,7 +306,7 @@ static void pursue(struct session *session)
 		return;
 	}
 	if (session->row.leg.pid != 0) {
-		if (!proc_alive(&session->row.leg))
+		if (!process_alive(&session->row.leg))
 			lost(session);
 		return;
 	}

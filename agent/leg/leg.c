@@ -31,44 +31,6 @@ static int open_signals(struct leg *leg, struct err *err)
 	return leg->signal_fd < 0 ? err_errno(err, ERR_IO, errno, "signalfd") : 0;
 }
 
-/* What the journal knows of this session. */
-static int load_session(struct leg *leg, struct err *err)
-{
-	struct journal_session *session = malloc(sizeof(*session));
-	struct msg_plan *plan = malloc(sizeof(*plan));
-	char boot_id[LIMIT_ID];
-	int rc = -1;
-	if (!session || !plan) {
-		err_set(err, ERR_NO_MEMORY, "session");
-		goto out;
-	}
-	if (journal_session_get(leg->journal, leg->options.migration, leg->options.generation, session, plan, err) ||
-	    boot_id_read(&leg->paths, boot_id, sizeof(boot_id), err))
-		goto out;
-	leg->facts = leg->told_peer = session->facts;
-	leg->local = leg_local_at_start(&session->core, leg->options.recover, strcmp(session->boot_id, boot_id) != 0);
-	leg->kept_until_wall_ms = session->kept_until_wall_ms;
-	leg->cause = session->cause;
-	if (leg->options.recover && *session->peer_fingerprint) {
-		if (tls_expect(leg->identity, session->peer_fingerprint, err))
-			goto out;
-		bool source = leg->options.side == SIDE_SOURCE;
-		memcpy(leg->endpoint, source ? session->peer_endpoint : session->endpoint, sizeof(leg->endpoint));
-	}
-	if (leg->options.recover) {
-		leg->recovering = true;
-		leg->plan = plan;
-		plan = NULL;
-		if (leg->cause.code == ERR_NONE && !leg->local.abort_asked && !session->facts.stream_ended)
-			err_set(&leg->cause, ERR_LEG_LOST, "the leg process died");
-	}
-	rc = 0;
-out:
-	free(session);
-	free(plan);
-	return rc;
-}
-
 static int start(struct leg *leg, struct err *err)
 {
 	char name[32];
@@ -85,7 +47,8 @@ static int start(struct leg *leg, struct err *err)
 	snprintf(leg->identity_path, sizeof(leg->identity_path), "%s/leg-%" PRIu64 ".identity", leg->paths.run,
 	         leg->options.migration);
 	if (agent_conf_load(leg->conf, &leg->paths, NULL, err) || journal_open(&leg->journal, &leg->paths, err) ||
-	    tls_identity_open(&leg->identity, leg->identity_path, leg->options.recover, err) || load_session(leg, err))
+	    leg_load(leg, err) || tls_identity_open(&leg->identity, leg->identity_path, leg->options.recover, err) ||
+	    (*leg->peer_fingerprint && tls_expect(leg->identity, leg->peer_fingerprint, err)))
 		return -1;
 	leg->work = cancel_new(err);
 	leg->queue = leg->work ? queue_new(err) : NULL;
@@ -149,43 +112,10 @@ static void on_agent(struct leg *leg)
 	if (!msg)
 		return; /* it stays readable */
 	if (control_read(leg->control, msg) == 1) {
-		if (msg->kind == MSG_COMMAND)
-			leg_command(leg, msg);
-		else if (msg->kind == MSG_FACTS && msg->generation == leg->options.generation)
-			leg_learn(leg, &msg->u.facts);
+		leg_message(leg, msg);
 		msg_free(msg);
 	}
 	free(msg);
-}
-
-/* Without an agent nobody grants and nobody cancels: a copy gives up, a leg that holds nothing leaves. What was granted
- * is brought to its end. */
-static void check_orphan(struct leg *leg)
-{
-	if (control_fd(leg->control) >= 0) {
-		leg->agent_seen_ms = leg_now_ms();
-		return;
-	}
-	if (leg_now_ms() - leg->agent_seen_ms < (int64_t)leg->conf->orphan_grace_ms || leg->ending)
-		return;
-	if (!leg->local.granted) {
-		struct err err;
-		err_set(&err, ERR_UNREACHABLE, "no agent for %" PRIu64 " s", leg->conf->orphan_grace_ms / 1000);
-		leg->ending = true;
-		leg_fail(leg, &err);
-	} else if (leg->settled || leg->released) {
-		leg->ending = true;
-	}
-}
-
-static void on_tick(struct leg *leg)
-{
-	leg->tick_at_ms = leg_now_ms() + LEG_PROGRESS_MS;
-	check_orphan(leg);
-	if (!leg->recovering)
-		leg->side->tick(leg);
-	voteline_tick(leg);
-	leg_due(leg);
 }
 
 static int run(struct leg *leg, struct err *err)
@@ -210,8 +140,10 @@ static int run(struct leg *leg, struct err *err)
 			leg_greet(leg);
 		if (fds[3].revents)
 			on_signal(leg);
-		if (leg_now_ms() >= leg->tick_at_ms)
-			on_tick(leg);
+		if (leg_now_ms() >= leg->tick_at_ms) {
+			leg_tick(leg);
+			voteline_tick(leg);
+		}
 	}
 	return 0;
 }

@@ -168,6 +168,14 @@ struct leg_view leg_view(const struct leg *leg);
 void leg_job(struct leg *leg, enum job_kind kind);
 void leg_send(struct leg *leg, struct msg *msg, bool matters); /* fills the envelope */
 
+/* ---- leg_session.c: main thread ---- */
+/* What the journal knows of this session. */
+int leg_load(struct leg *leg, struct err *err);
+/* The agent says something. */
+void leg_message(struct leg *leg, const struct msg *msg);
+/* Each LEG_PROGRESS_MS. */
+void leg_tick(struct leg *leg);
+
 /* ---- leg_command.c ---- */
 void leg_command(struct leg *leg, const struct msg *msg);
 void leg_settle(struct leg *leg); /* answers what can be answered now */
