@@ -390,7 +390,7 @@ void agent_run_checks(struct agent *agent)
 static void pick_up(struct session *session)
 {
 	struct journal_session *row = &session->row;
-	bool leg_lives = row->leg.pid != 0 && proc_alive(&row->leg);
+	bool leg_lives = row->leg.pid != 0 && process_alive(&row->leg);
 	bool rebooted = strcmp(row->boot_id, session->agent->boot_id) != 0;
 	enum session_event_kind kind = EVENT_RESTARTED;
 	if (!leg_lives) {
