@@ -80,7 +80,7 @@ static int begin_pass(struct sim_leg *self, struct err *err)
 			if (!late)
 				abort();
 			*late = *delivery;
-			event_add(takes_us + chance_us(50 * MS, 20 * SECOND), 0, deliver, late, 0, true);
+			event_add(takes_us + chance_us(50 * MS, 3 * SECOND), 0, deliver, late, 0, true);
 		}
 	}
 	copy->first = false;
@@ -153,6 +153,7 @@ static int suspend(struct sim_leg *self, struct err *err)
 		return -1;
 	atomic_store(&leg->suspending, true);
 	source_moment(leg->source, MOMENT_SUSPENDING);
+	fault_at_switchover(self->proc->machine, self->copy.peer_machine, self->proc->pid, self->copy.peer_pid);
 	if (hypervisor_suspend(self->proc->machine, leg->plan->vm.uuid, err))
 		return -1;
 	source_moment(leg->source, MOMENT_SUSPENDED);

@@ -37,8 +37,8 @@ const char *fault_name(enum fault fault)
 	return names[fault];
 }
 
-static const char *const plants[PLANTS] = { "none",      "impatient",  "eager", "vote",
-	                                    "dirty-log", "late-write", "leak",  "amnesia" };
+static const char *const plants[PLANTS] = { "none",      "impatient",  "liar", "rumour",
+	                                    "dirty-log", "late-write", "leak", "amnesia" };
 
 const char *plant_name(enum plant plant)
 {
@@ -57,7 +57,7 @@ enum plant plant_from_name(const char *name)
 static const unsigned rate[FAULTS][LEVELS] = {
 	[FAULT_LOSE] = { 0, 1000, 10000, 50000, 250000 },      [FAULT_DOUBLE] = { 0, 1000, 10000, 50000, 200000 },
 	[FAULT_DELAY] = { 0, 300, 3000, 15000, 60000 },        [FAULT_REORDER] = { 0, 1000, 10000, 100000, 300000 },
-	[FAULT_KILL_AT_WRITE] = { 0, 100, 600, 2500, 12000 },  [FAULT_UNPAUSE] = { 0, 10000, 50000, 200000, 400000 },
+	[FAULT_KILL_AT_WRITE] = { 0, 300, 2000, 6000, 20000 }, [FAULT_UNPAUSE] = { 0, 10000, 50000, 200000, 400000 },
 	[FAULT_SUSPEND] = { 0, 10000, 50000, 100000, 200000 }, [FAULT_INVENTORY] = { 0, 100, 1000, 5000, 20000 },
 };
 
@@ -93,6 +93,9 @@ int fault_at_commit(void)
 }
 
 /* ---- the schedule ---- */
+
+/* Of switchovers, in which something more goes wrong. */
+static const unsigned switchover_rate[LEVELS] = { 0, 50000, 200000, 500000, 800000 };
 
 static struct machine *some_machine(void)
 {
@@ -259,6 +262,84 @@ static void happen(enum fault fault)
 	}
 	count(fault);
 }
+
+/* ---- in a switchover ---- */
+
+struct moment {
+	struct machine *host[2];
+	unsigned leg[2];
+};
+
+static void kill_pid(unsigned pid)
+{
+	struct proc *proc = proc_find(pid);
+	if (proc)
+		proc_end(proc, 9);
+}
+
+static void happen_now(void *ctx, uint64_t unused)
+{
+	static const enum fault some[] = { FAULT_CUT,        FAULT_CUT_LEGS, FAULT_BREAK,
+		                           FAULT_KILL_AGENT, FAULT_KILL_LEG, FAULT_KILL_COORDINATOR,
+		                           FAULT_STALL,      FAULT_POWER,    FAULT_DISK_FULL };
+	const struct moment *moment = ctx;
+	unsigned which = (unsigned)chance_below(2);
+	struct machine *machine = moment->host[which];
+	enum fault fault = some[chance_below(sizeof(some) / sizeof(some[0]))];
+	(void)unused;
+	if (world.calm || !machine->on)
+		return;
+	if (fault == FAULT_POWER && chance_below(3)) /* not too many: the VM may die with it */
+		fault = FAULT_KILL_LEG;
+	count(fault);
+	switch ((int)fault) {
+	case FAULT_CUT:
+		cut(machine);
+		break;
+	case FAULT_CUT_LEGS:
+		cut_legs(machine, moment->host[!which]);
+		break;
+	case FAULT_BREAK:
+		(void)wires_break_one();
+		break;
+	case FAULT_KILL_AGENT:
+		if (machine->agent)
+			proc_end(machine->agent, 9);
+		break;
+	case FAULT_KILL_LEG:
+		kill_pid(moment->leg[which]);
+		break;
+	case FAULT_KILL_COORDINATOR:
+		if (world.coordinator)
+			proc_end(world.coordinator, 9);
+		break;
+	case FAULT_STALL:
+		stall(proc_find(moment->leg[which]));
+		break;
+	case FAULT_POWER:
+		off(machine, FAULT_POWER);
+		break;
+	case FAULT_DISK_FULL:
+		machine->disk_full = true;
+		event_add(some_while(), 0, heal_disk, machine, 0, false);
+		break;
+	}
+}
+
+void fault_at_switchover(struct machine *from, struct machine *to, unsigned from_leg, unsigned to_leg)
+{
+	if (world.calm)
+		return;
+	while (chance_ppm(switchover_rate[world.scenario.level])) {
+		struct moment *moment = malloc(sizeof(*moment));
+		if (!moment)
+			abort();
+		*moment = (struct moment) { { from, to }, { from_leg, to_leg } };
+		event_add(chance_us(0, chance_below(3) ? 400 * MS : 8 * SECOND), 0, happen_now, moment, 0, true);
+	}
+}
+
+/* ---- all the time ---- */
 
 static enum fault some_fault(void)
 {

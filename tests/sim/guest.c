@@ -156,7 +156,7 @@ void instance_advance(struct instance *instance)
 	guest->last_tick = instance->tick;
 }
 
-static void check_disks(const struct instance *instance)
+void instance_check_disks(const struct instance *instance)
 {
 	const struct guest *guest = instance->guest;
 	for (unsigned d = 0; d < guest->disks; d++) {
@@ -189,7 +189,7 @@ void instance_run(struct instance *instance)
 		               instance->machine->name, (unsigned long long)instance->tick,
 		               (unsigned long long)guest->last_tick);
 	else
-		check_disks(instance);
+		instance_check_disks(instance);
 	instance->state = INSTANCE_RUNNING;
 	instance->since_us = world_now_us;
 	guest->running = instance;
@@ -207,6 +207,16 @@ void instance_pause(struct instance *instance)
 	      (unsigned long long)instance->tick);
 }
 
+bool guest_has_copy(const struct guest *guest)
+{
+	for (unsigned i = 0; i < world.machine_count; i++) {
+		const struct instance *instance = instance_find(world.machines[i], guest->uuid);
+		if (instance && instance->alive && instance->complete && instance->tick == guest->last_tick)
+			return true;
+	}
+	return false;
+}
+
 void instance_die(struct instance *instance)
 {
 	struct guest *guest = instance->guest;
@@ -216,8 +226,8 @@ void instance_die(struct instance *instance)
 	instance->alive = false;
 	trace("%s has died on %s at tick %llu", guest->name, instance->machine->name,
 	      (unsigned long long)instance->tick);
-	if (guest->running == instance) {
+	if (guest->running == instance)
 		guest->running = NULL;
+	if (!guest->running && !guest_has_copy(guest))
 		guest->ended = true;
-	}
 }

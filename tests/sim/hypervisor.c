@@ -197,7 +197,10 @@ static int source_destroy(struct hypervisor *hv, const uuid_bytes uuid, struct e
 		promise_broken("no VM that runs is destroyed", "%s on %s", instance->guest->name,
 		               instance->machine->name);
 	trace("%s is destroyed on %s, which it has left", instance->guest->name, instance->machine->name);
+	const struct guest *guest = instance->guest;
 	instance_remove(instance);
+	if (!guest->running && !guest->ended)
+		promise_broken("no VM is lost", "%s was destroyed where it was, and runs nowhere", guest->name);
 	return 0;
 }
 
@@ -280,8 +283,6 @@ static int dest_attach(struct hypervisor_dest *dest, const struct hypervisor_ima
 		(void)snprintf(instance->paths[d], sizeof(instance->paths[d]), "%s", images[d].path);
 	}
 	instance->attached = true;
-	if (world.scenario.plant == PLANT_EAGER)
-		instance_run(instance);
 	return 0;
 }
 
@@ -294,6 +295,10 @@ static int dest_unpause(struct hypervisor_dest *dest, struct err *err)
 		return err_set(err, ERR_HYPERVISOR, "it is not there any more");
 	if (!instance->complete || !instance->attached)
 		promise_broken("only a whole copy is run", "%s on %s", instance->guest->name, dest->machine->name);
+	if (world.scenario.plant == PLANT_LIAR && chance_below(2)) {
+		instance_run(instance);
+		return err_set(err, ERR_HYPERVISOR, "it does not run");
+	}
 	bool failed = instance->state == INSTANCE_INCOMING && fault_happens(FAULT_UNPAUSE);
 	if (!failed || chance_below(2)) /* or it has worked, and nobody knows */
 		instance_run(instance);
@@ -304,7 +309,7 @@ static int dest_state(struct hypervisor_dest *dest, struct err *err)
 {
 	const struct instance *instance = incoming(dest);
 	(void)err;
-	return instance && instance->state != INSTANCE_INCOMING;
+	return world.scenario.plant != PLANT_LIAR && instance && instance->state != INSTANCE_INCOMING;
 }
 
 static int dest_destroy(struct hypervisor *hv, const uuid_bytes uuid, uint64_t migration, struct err *err)
@@ -315,7 +320,7 @@ static int dest_destroy(struct hypervisor *hv, const uuid_bytes uuid, uint64_t m
 	if (!instance || instance->migration != migration)
 		return 0;
 	if (instance->state != INSTANCE_INCOMING)
-		return err_set(err, ERR_TOO_LATE, "it has run here");
+		return world.scenario.plant == PLANT_LIAR ? 0 : err_set(err, ERR_TOO_LATE, "it has run here");
 	trace("%s is destroyed on %s, where it never ran", instance->guest->name, instance->machine->name);
 	instance_remove(instance);
 	return 0;

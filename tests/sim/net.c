@@ -113,19 +113,6 @@ struct packet {
 	unsigned char frame[];
 };
 
-/* A vote that was not cast: no code can make up for it. */
-static void alter(struct msg *msg)
-{
-	struct verdict_facts *facts = msg->kind == MSG_FACTS    ? &msg->u.facts
-	                              : msg->kind == MSG_REPORT ? &msg->u.report.facts
-	                                                        : NULL;
-	if (!facts || !facts->suspended || !chance_ppm(300000))
-		return;
-	facts->vote[PARTY_SOURCE] =
-		facts->vote[PARTY_SOURCE] ? VOTE_COMMIT + VOTE_ABORT - facts->vote[PARTY_SOURCE] : VOTE_ABORT;
-	facts->vote[PARTY_COORDINATOR] = VOTE_ABORT;
-}
-
 static void to_server(struct bus_client *client, const struct packet *packet)
 {
 	struct bus_server *server = net.server;
@@ -141,8 +128,6 @@ static void to_server(struct bus_client *client, const struct packet *packet)
 	if (client->machine)
 		(void)snprintf(peer.host, sizeof(peer.host), "%s", client->machine->name);
 	if (msg_decode(packet->frame, packet->bytes, msg, &err) == 0) {
-		if (world.scenario.plant == PLANT_VOTE)
-			alter(msg);
 		server->on_message(server->ctx, &peer, msg);
 		msg_free(msg);
 	} else {
@@ -158,8 +143,6 @@ static void to_client(struct bus_client *client, const struct packet *packet)
 	if (!msg)
 		abort();
 	if (msg_decode(packet->frame, packet->bytes, msg, &err) == 0) {
-		if (world.scenario.plant == PLANT_VOTE)
-			alter(msg);
 		client->on_message(client->ctx, msg);
 		msg_free(msg);
 	} else {

@@ -13,12 +13,14 @@
 
 #define WORK_TIME_PER_MIGRATION (400 * MS)
 #define ASK_AGAIN (4 * SECOND)
+#define REFUSALS_MAX 8 /* of one submission: the host may be back, the VM be free again */
 
 enum told { TOLD_NOTHING = 0, TOLD_CANCELLED, TOLD_PENDING, TOLD_TOO_LATE };
 
 struct submission {
 	struct msg_request request;
 	uint64_t id; /* 0: not accepted yet */
+	unsigned refusals;
 	bool refused, cancelling;
 	enum told told;         /* of the cancelling */
 	char final[LIMIT_NAME]; /* a final state that it was told of */
@@ -107,6 +109,8 @@ static void hear_state(struct submission *s, json_t *doc)
 static void hear_submission(struct submission *s, const struct msg_reply *reply, json_t *doc)
 {
 	s->id = (uint64_t)json_integer_value(json_object_get(doc, "id"));
+	if (s->id == 0 && ++s->refusals < REFUSALS_MAX && !world.calm)
+		return; /* asked again */
 	s->refused = s->id == 0;
 	op.refused += s->refused;
 	op.accepted += !s->refused;

@@ -76,17 +76,6 @@ static struct machine *owner_of(const struct record *record)
 	return strcmp(record->state, "lost") == 0 ? NULL : record->source;
 }
 
-/* Somebody could still run it. */
-static bool has_copy(const struct guest *guest)
-{
-	for (unsigned i = 0; i < world.machine_count; i++) {
-		const struct instance *instance = instance_find(world.machines[i], guest->uuid);
-		if (instance && instance->alive && instance->state == INSTANCE_PAUSED)
-			return true;
-	}
-	return false;
-}
-
 /* It died with its host: what it had flushed is on the disks that its record says are its. */
 static void check_dead_disks(const struct guest *guest, const struct machine *owner)
 {
@@ -109,13 +98,19 @@ static void check_guest(const struct guest *guest, const struct record *last)
 	struct machine *home = world.machines[guest->index % world.machine_count];
 	struct machine *owner = last ? owner_of(last) : home;
 	const char *state = last ? last->state : "never migrated";
-	if (last && !last->final)
-		return; /* it was said why */
+	if (last && !last->final) { /* it was said why; but until the votes are out nothing holds the VM */
+		bool out = strcmp(state, "switching") == 0 || strcmp(state, "in-doubt") == 0 ||
+		           strcmp(state, "committed") == 0;
+		if (!out && !guest->running && !guest->ended && !is_away(last->source))
+			promise_broken("no VM stays paused", "%s; its last migration (%llu) is %s", guest->name,
+			               (unsigned long long)last->id, state);
+		return;
+	}
 	if (guest->running && guest->running->machine != owner)
 		promise_broken("the record agrees with the hosts", "%s runs on %s, its last migration (%llu) is %s",
 		               guest->name, guest->running->machine->name, (unsigned long long)(last ? last->id : 0),
 		               state);
-	else if (!guest->running && !guest->ended && has_copy(guest))
+	else if (!guest->running && !guest->ended && guest_has_copy(guest))
 		promise_broken("no VM stays paused", "%s, since %lld s; its last migration (%llu) is %s", guest->name,
 		               (long long)(guest->paused_us / SECOND), (unsigned long long)(last ? last->id : 0),
 		               state);
@@ -140,8 +135,10 @@ void records_check(void)
 			               list[i].state);
 	}
 	for (unsigned i = 0; i < world.guest_count; i++) {
-		if (world.guests[i]->running)
+		if (world.guests[i]->running) {
 			instance_advance(world.guests[i]->running);
+			instance_check_disks(world.guests[i]->running);
+		}
 		check_guest(world.guests[i], last[i]);
 	}
 	free(last);

@@ -91,6 +91,9 @@ static int take(struct sim_leg *leg, const struct frame *frame, struct err *err)
 	case FRAME_FACTS:
 		if (frame_facts_get(frame->payload, frame->bytes, &facts, err))
 			return -1;
+		if (world.scenario.plant == PLANT_RUMOUR && frame->to == 0 &&
+		    facts.vote[PARTY_DESTINATION] != VOTE_NONE)
+			facts.vote[PARTY_DESTINATION] = VOTE_COMMIT, facts.activating = facts.running = true;
 		leg_post_learn(&leg->leg, &facts);
 		return 0;
 	case FRAME_ERROR:

@@ -118,8 +118,8 @@ const char *fault_name(enum fault fault);
 enum plant {
 	PLANT_NONE = 0,
 	PLANT_IMPATIENT,  /* the hypervisor resumes a suspended VM after some seconds */
-	PLANT_EAGER,      /* the hypervisor runs an incoming VM as soon as it is complete */
-	PLANT_VOTE,       /* a vote is altered on its way */
+	PLANT_LIAR,       /* the hypervisor runs a VM and swears that it does not */
+	PLANT_RUMOUR,     /* what the other leg says is altered: the VM is said to run there */
 	PLANT_DIRTY_LOG,  /* writes are missing in the dirty log */
 	PLANT_LATE_WRITE, /* a revoked exporter goes on writing */
 	PLANT_LEAK,       /* a disk is said to be removed and stays */
@@ -154,6 +154,8 @@ void faults_begin(void);
 void faults_heal(void);
 /* Whether this fault happens here and now, at the rate of the world's level; counted. */
 bool fault_happens(enum fault fault);
+/* The VM leaves `from` for `to` at this moment: the worst time for anything to go wrong. */
+void fault_at_switchover(struct machine *from, struct machine *to, unsigned from_leg, unsigned to_leg);
 /* Whether a commit kills the one who makes it: before (1) or after (2) it; 0: no. */
 int fault_at_commit(void);
 
@@ -263,6 +265,8 @@ struct guest *guest_by_uuid(const uuid_bytes uuid);
 void instance_advance(struct instance *instance);
 /* It runs from now on: everything it knows of itself must be true. */
 void instance_run(struct instance *instance);
+/* Every write that it was told is done is on its disks. */
+void instance_check_disks(const struct instance *instance);
 void instance_pause(struct instance *instance);
 /* It does not run any more, and never will. */
 void instance_die(struct instance *instance);
@@ -274,6 +278,7 @@ struct bitmap *bitmap_find(const struct instance *instance, uint64_t migration, 
 extern const struct hypervisor_ops world_hypervisor;
 int hypervisor_inventory(const struct machine *machine, struct msg_inventory *ret_inventory);
 int hypervisor_suspend(struct machine *machine, const uuid_bytes uuid, struct err *err);
+bool guest_has_copy(const struct guest *guest); /* one that somebody could still run, for certain */
 
 /* What a source sends of one disk in one pass. */
 struct shipment {
