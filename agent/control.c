@@ -189,8 +189,12 @@ static void on_unknown(struct agent *agent, const struct msg *msg)
 	const struct msg_command *command = &msg->u.command;
 	uint32_t known = journal_generation(agent->journal, msg->migration);
 	if (msg->generation <= known) { /* it was here, it was final, it was forgotten */
+		bool last = msg->generation == known;
 		if (command->step == STEP_FORGET)
 			answer_plain(agent, msg, OUTCOME_DONE, ERR_NONE, "");
+		else if (last && (command->step == STEP_ABORT || command->step == STEP_RELEASE))
+			answer_plain(agent, msg, OUTCOME_REFUSED, ERR_UNKNOWN_ID,
+			             "its part was over and is forgotten: nothing is held");
 		else
 			answer_plain(agent, msg, OUTCOME_REFUSED, ERR_STALE, "this generation is over");
 		return;

@@ -415,8 +415,8 @@ static void on_answer(struct migration_core *core, const struct migration_event 
 		part->done[event->step] = true;
 	} else if (event->outcome == OUTCOME_REFUSED && event->step == due) {
 		/* A refused SWITCH, ABORT or RELEASE decides nothing: the votes do. A refused ABORT is asked again. */
-		if (due == STEP_ABORT && event->code == ERR_UNKNOWN_ID)
-			part->done[STEP_ABORT] = true; /* nothing is held there */
+		if ((due == STEP_ABORT || due == STEP_RELEASE) && event->code == ERR_UNKNOWN_ID)
+			part->done[due] = true; /* its part was over and is forgotten: nothing is held there */
 		else if (due != STEP_ABORT && due != STEP_RELEASE)
 			give_up(core, event->code == ERR_NONE ? ERR_INTERNAL : event->code, event->side, event->step);
 	}

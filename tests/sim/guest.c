@@ -207,14 +207,20 @@ void instance_pause(struct instance *instance)
 	      (unsigned long long)instance->tick);
 }
 
-bool guest_has_copy(const struct guest *guest)
+bool guest_has_copy(const struct guest *guest, bool whole)
 {
 	for (unsigned i = 0; i < world.machine_count; i++) {
 		const struct instance *instance = instance_find(world.machines[i], guest->uuid);
-		if (instance && instance->alive && instance->complete && instance->tick == guest->last_tick)
+		if (instance && instance->alive && (instance->complete ? instance->tick == guest->last_tick : !whole))
 			return true;
 	}
 	return false;
+}
+
+void guest_copy_gone(struct guest *guest)
+{
+	if (!guest->running && !guest_has_copy(guest, false))
+		guest->ended = true;
 }
 
 void instance_die(struct instance *instance)
@@ -228,6 +234,5 @@ void instance_die(struct instance *instance)
 	      (unsigned long long)instance->tick);
 	if (guest->running == instance)
 		guest->running = NULL;
-	if (!guest->running && !guest_has_copy(guest))
-		guest->ended = true;
+	guest_copy_gone(guest);
 }

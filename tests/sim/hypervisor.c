@@ -322,7 +322,9 @@ static int dest_destroy(struct hypervisor *hv, const uuid_bytes uuid, uint64_t m
 	if (instance->state != INSTANCE_INCOMING)
 		return world.scenario.plant == PLANT_LIAR ? 0 : err_set(err, ERR_TOO_LATE, "it has run here");
 	trace("%s is destroyed on %s, where it never ran", instance->guest->name, instance->machine->name);
+	struct guest *guest = instance->guest;
 	instance_remove(instance);
+	guest_copy_gone(guest);
 	return 0;
 }
 

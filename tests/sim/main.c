@@ -200,6 +200,9 @@ static void run(void)
 		quiet = operator_is_done() && records_are_quiet() ? quiet + 1 : 0;
 	}
 	if (!promise_is_broken()) {
+		records_check_rest();
+		if (!operator_is_done())
+			promise_broken("everybody who asks is answered", "somebody still waits");
 		records_check();
 		operator_check();
 		leavings_check();

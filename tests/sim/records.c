@@ -31,6 +31,24 @@ bool records_are_quiet(void)
 	return true;
 }
 
+void records_check_rest(void)
+{
+	const struct coordinator *c = coordinator_running();
+	if (!c) {
+		promise_broken("a coordinator that ended is started again", "it does not run");
+		return;
+	}
+	for (size_t i = 0; i < c->run_count; i++) {
+		const struct run *run = c->runs[i];
+		if (!is_away(machine_find(run->rec.source)) && !is_away(machine_find(run->rec.destination)))
+			promise_broken("everything comes to its end",
+			               "migration %llu from %s to %s is %s, asks the source for %s and the destination for %s",
+			               (unsigned long long)run->rec.id, run->rec.source, run->rec.destination,
+			               migration_state_name(run->rec.core.state), step_name(run->pending[0].step),
+			               step_name(run->pending[1].step));
+	}
+}
+
 static void take(struct record *to, const struct store_migration *from)
 {
 	to->id = from->id;
@@ -110,7 +128,7 @@ static void check_guest(const struct guest *guest, const struct record *last)
 		promise_broken("the record agrees with the hosts", "%s runs on %s, its last migration (%llu) is %s",
 		               guest->name, guest->running->machine->name, (unsigned long long)(last ? last->id : 0),
 		               state);
-	else if (!guest->running && !guest->ended && guest_has_copy(guest))
+	else if (!guest->running && !guest->ended && guest_has_copy(guest, true))
 		promise_broken("no VM stays paused", "%s, since %lld s; its last migration (%llu) is %s", guest->name,
 		               (long long)(guest->paused_us / SECOND), (unsigned long long)(last ? last->id : 0),
 		               state);

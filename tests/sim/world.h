@@ -278,7 +278,10 @@ struct bitmap *bitmap_find(const struct instance *instance, uint64_t migration, 
 extern const struct hypervisor_ops world_hypervisor;
 int hypervisor_inventory(const struct machine *machine, struct msg_inventory *ret_inventory);
 int hypervisor_suspend(struct machine *machine, const uuid_bytes uuid, struct err *err);
-bool guest_has_copy(const struct guest *guest); /* one that somebody could still run, for certain */
+/* One that somebody could still run; `whole`: for certain, not one that is coming in. */
+bool guest_has_copy(const struct guest *guest, bool whole);
+/* One of them is gone: was it the last? */
+void guest_copy_gone(struct guest *guest);
 
 /* What a source sends of one disk in one pass. */
 struct shipment {
@@ -339,6 +342,7 @@ bool records_are_quiet(void);
 struct record *records_list(size_t *ret_count);
 /* Whether somebody who takes part in it is away for good, or does not know it any more. */
 bool record_is_orphaned(const struct record *record);
+void records_check_rest(void); /* after enough time */
 void records_check(void);
 void records_print(void);
 /* What is left on each host. */

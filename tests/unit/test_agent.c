@@ -73,7 +73,11 @@ static void happy_path__source__ends_forgotten(void **state)
 	assert_int_equal(journal_session_get(journal, 1, 1, &row, NULL, NULL), -1);
 	assert_int_equal(journal_generation(journal, 1), 1);
 	journal_close(journal);
-	ordered(f, &source_order, STEP_FORGET, OUTCOME_DONE); /* and again */
+	ordered(f, &source_order, STEP_FORGET, OUTCOME_DONE);     /* and again */
+	ordered(f, &source_order, STEP_RELEASE, OUTCOME_REFUSED); /* asked by one who heard of it late */
+	assert_int_equal(f->answer[STEP_RELEASE].cause.code, ERR_UNKNOWN_ID);
+	ordered(f, &source_order, STEP_ABORT, OUTCOME_REFUSED);
+	assert_int_equal(f->answer[STEP_ABORT].cause.code, ERR_UNKNOWN_ID);
 	ordered(f, &source_order, STEP_CHECK, OUTCOME_REFUSED);
 	assert_int_equal(f->answer[STEP_CHECK].cause.code, ERR_STALE);
 }

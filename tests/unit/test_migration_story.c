@@ -153,6 +153,20 @@ static void switching__refused__asks_for_an_abort(void **state)
 	assert_true(has(MIGRATION_ACTION_SEND, SIDE_DESTINATION, STEP_ABORT));
 }
 
+static void release__forgotten_there_already__is_done(void **state)
+{
+	(void)state;
+	struct verdict_facts facts = votes(VOTE_COMMIT, VOTE_COMMIT);
+	facts.activating = facts.running = true;
+	reach_state(MIGRATION_COMMITTED);
+	report(SIDE_DESTINATION, PHASE_COMMITTED, facts);
+	refused(SIDE_SOURCE, STEP_RELEASE, ERR_STALE); /* says nothing */
+	done(SIDE_DESTINATION, STEP_RELEASE);
+	assert_state(MIGRATION_COMMITTED);
+	refused(SIDE_SOURCE, STEP_RELEASE, ERR_UNKNOWN_ID);
+	assert_state(MIGRATION_DONE);
+}
+
 static void late_refusal_of_an_old_step__changes_nothing(void **state)
 {
 	(void)state;
@@ -471,6 +485,7 @@ int main(void)
 		TEST(committed_done__cancelled__too_late),
 		TEST(each_step__refused__fails_with_that_reason),
 		TEST(switching__refused__asks_for_an_abort),
+		TEST(release__forgotten_there_already__is_done),
 		TEST(late_refusal_of_an_old_step__changes_nothing),
 		TEST(each_state__deadline__rolls_back_or_asks),
 		TEST(copying__session_failed__fails),
