@@ -15,3 +15,11 @@ $(B)/test/sim: $(call objs_of,$(SIM_C)) $(B)/sim/clock.o $(B)/sim/libleg.a $(for
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(dir $@) && $(CC) $(LDFLAGS_ALL) -o $@ $^ $(call libs_of,leg $(SIM_ROOMS)) -lm
 $(call objs_of,$(SIM_C)): EXTRA = $(call cflags_of,leg $(SIM_ROOMS))
+
+PROVE += tests/sim/sim.sh
+PROVE_BUILD += $(B)/test/sim
+
+## sim: the simulator over seeds 1 to SEEDS=100: worlds with faults, in virtual time; says which seed breaks a promise
+.PHONY: sim
+sim: $(B)/test/sim
+	$(Q)tests/sim/seeds.sh $(B) 1 $(SEEDS)

@@ -166,6 +166,6 @@ void vfs_forget(const struct machine *machine)
 	char path[PATHS_MAX + 32];
 	struct stat st;
 	(void)snprintf(path, sizeof(path), "%s/journal.db-wal", machine->paths.lib);
-	if (stat(path, &st) == 0 && truncate(path, st.st_size - (off_t)chance_below((uint64_t)st.st_size / 4 + 1)) == 0)
+	if (stat(path, &st) == 0 && truncate(path, st.st_size - (off_t)chance_below((uint64_t)st.st_size / 2 + 1)) == 0)
 		trace("%s has forgotten", machine->name);
 }
