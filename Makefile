@@ -34,7 +34,7 @@ LDFLAGS_ALL = $(OPT) $(HARDEN) -pthread -Wl,--as-needed $(LDFLAGS)
 
 # ---- rooms: sources, and the foreign libraries of each ----
 CORE_C   := common/verdict.c $(wildcard coordinator/core/*.c agent/core/*.c)
-common_C := common/err.c common/clock.c common/paths.c common/proc.c common/lock.c common/log.c common/units.c common/verdict.c
+common_C := common/err.c common/clock.c common/wall.c common/paths.c common/proc.c common/lock.c common/log.c common/units.c common/verdict.c
 proto_C  := $(wildcard proto/*.c)
 shell_C  := common/loop.c common/bus.c common/bus_client.c common/bus_zap.c common/keys.c common/db.c common/conf.c
 ccore_C  := $(wildcard coordinator/core/*.c)

@@ -57,20 +57,6 @@ void random_hex(char *text, size_t bytes)
 	text[2 * bytes] = '\0';
 }
 
-void wall_format(int64_t wall_ms, char text[32])
-{
-	int64_t ms = wall_ms % 1000;
-	if (ms < 0)
-		ms += 1000;
-	time_t seconds = (time_t)((wall_ms - ms) / 1000);
-	struct tm tm;
-	char day[24];
-	if (!gmtime_r(&seconds, &tm) || strftime(day, sizeof(day), "%Y-%m-%dT%H:%M:%S", &tm) == 0)
-		snprintf(text, 32, "(no such time)");
-	else
-		snprintf(text, 32, "%.23s.%03dZ", day, (int)ms);
-}
-
 /* The first line of a small file. 0, or -1 with errno; EMSGSIZE if it is empty or does not fit. */
 static int read_line(const char *path, char *ret_text, size_t bytes)
 {

@@ -3,15 +3,11 @@ SIM_C := $(wildcard tests/sim/*.c)
 SIM_ROOMS := coord ccore agent journal acore shell proto common
 SEEDS ?= 100
 
-# clock.c without what is simulated: the simulator's own come first.
-$(B)/sim/clock.o: $(B)/obj/common/clock.o
-	$(Q)mkdir -p $(dir $@) && objcopy -W clock_real -W random_bytes -W random_hex -W boot_id_read $< $@
-
 # Agent and legs are separate programs, and each has a control_send().
 $(B)/sim/libleg.a: $(B)/lib/libleg.a
 	$(Q)mkdir -p $(dir $@) && objcopy --redefine-sym control_send=leg_control_send $< $@
 
-$(B)/test/sim: $(call objs_of,$(SIM_C)) $(B)/sim/clock.o $(B)/sim/libleg.a $(foreach r,$(SIM_ROOMS),$(B)/lib/lib$(r).a)
+$(B)/test/sim: $(call objs_of,$(SIM_C)) $(B)/sim/libleg.a $(foreach r,$(SIM_ROOMS),$(B)/lib/lib$(r).a)
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(dir $@) && $(CC) $(LDFLAGS_ALL) -o $@ $^ $(call libs_of,leg $(SIM_ROOMS)) -lm
 $(call objs_of,$(SIM_C)): EXTRA = $(call cflags_of,leg $(SIM_ROOMS))
