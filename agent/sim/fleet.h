@@ -82,7 +82,8 @@ bool fleet_has_environment(const struct proc_id *id, const char *beginning);
 int fleet_kill(const char *home, struct err *err);
 /* The daemon whose pid is in run/NAME.pid, if it lives and is `program`. */
 bool fleet_daemon_alive(const struct paths *paths, const char *name, const char *program, struct proc_id *ret_id);
-/* Starts a daemon beside this program; its log is run/NAME.log. */
+/* Starts a daemon beside this program; its log is run/NAME.log. If there is a file etc/launcher, its words come before
+ * the command line, for a network namespace or the like: they must exec the rest. */
 int fleet_daemon_start(const struct paths *paths, const char *name, const char *program, struct err *err);
 int fleet_daemon_end(const struct paths *paths, const char *name, const char *program, struct err *err);
 /* The last line of a log that has any, for errors. */

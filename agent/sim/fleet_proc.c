@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <glob.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,6 +13,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "agent/disk/disk.h"
 #include "agent/disk/wait.h"
 #include "agent/sim/fleet.h"
 #include "agent/sim/power.h"
@@ -23,6 +25,8 @@
 #define STEP_MS 5
 #define ROUNDS 50 /* of looking for processes that were started meanwhile */
 #define LOG_TAIL 4096
+#define LAUNCHER_BYTES 1024
+#define LAUNCHER_WORDS 32
 
 /* Programs that are a host's when its home is in their command line. */
 static const char *const programs[] = { "drover-agent",    "drover-coordina", "drover-leg-sim", "drover-guest",
@@ -194,15 +198,47 @@ static int beside(const char *program, char *ret_path, size_t room, struct err *
 	               : err_set(err, ERR_CONFIG, "%s is not in %s; build or install it there", program, self);
 }
 
+/* Words of etc/launcher, if there is one, as the beginning of a command line; they point into `text`. */
+static int read_launcher(const struct paths *paths, char text[LAUNCHER_BYTES], const char **argv, unsigned *ret_count,
+                         struct err *err)
+{
+	char path[PATHS_MAX + 16], *rest = NULL;
+	unsigned count = 0;
+	snprintf(path, sizeof(path), "%s/launcher", paths->etc);
+	*ret_count = 0;
+	FILE *file = fopen(path, "re");
+	if (file == NULL)
+		return errno == ENOENT ? 0 : err_errno(err, ERR_IO, errno, "open %s", path);
+	size_t bytes = fread(text, 1, LAUNCHER_BYTES, file);
+	bool bad = ferror(file) != 0;
+	fclose(file);
+	if (bad)
+		return err_set(err, ERR_IO, "cannot read %s", path);
+	if (bytes == LAUNCHER_BYTES)
+		return err_set(err, ERR_CONFIG, "%s: longer than %d bytes", path, LAUNCHER_BYTES - 1);
+	text[bytes] = '\0';
+	for (char *word = strtok_r(text, " \t\n", &rest); word != NULL; word = strtok_r(NULL, " \t\n", &rest)) {
+		if (count == LAUNCHER_WORDS)
+			return err_set(err, ERR_CONFIG, "%s: more than %d words", path, LAUNCHER_WORDS);
+		argv[count++] = word;
+	}
+	*ret_count = count;
+	return 0;
+}
+
 int fleet_daemon_start(const struct paths *paths, const char *name, const char *program, struct err *err)
 {
-	char path[PATHS_MAX + LIMIT_NAME], log[PATHS_MAX + LIMIT_NAME], mark[PATHS_MAX + 32];
+	char path[PATHS_MAX + LIMIT_NAME], log[PATHS_MAX + LIMIT_NAME], mark[PATHS_MAX + 32], launcher[LAUNCHER_BYTES];
+	const char *argv[LAUNCHER_WORDS + 4] = { NULL };
 	struct proc_id id;
-	if (beside(program, path, sizeof(path), err) != 0)
+	unsigned words;
+	if (beside(program, path, sizeof(path), err) != 0 || read_launcher(paths, launcher, argv, &words, err) != 0)
 		return -1;
 	snprintf(log, sizeof(log), "%s/%s.log", paths->run, name);
 	snprintf(mark, sizeof(mark), FLEET_MARK "=%s", paths->home);
-	const char *argv[] = { path, "--home", paths->home, NULL };
+	argv[words] = path;
+	argv[words + 1] = "--home";
+	argv[words + 2] = paths->home;
 	const char *env[] = { mark, NULL };
 	if (proc_start(&id, argv, env, log, -1, PROC_SETSID, err) != 0)
 		return -1;
@@ -279,8 +315,25 @@ static int remove_entry(const char *path, const struct stat *st, int type, struc
 	return 0;
 }
 
+/* A FUSE mount of an exporter that is gone: nothing else can be done to it, not even be looked at. */
+static int clean_exporters(const struct paths *paths, struct err *err)
+{
+	char pattern[PATHS_MAX + 16];
+	glob_t found = { 0 };
+	int result = 0;
+	snprintf(pattern, sizeof(pattern), "%s/export-*/", paths->run);
+	if (glob(pattern, 0, NULL, &found) != 0)
+		return 0;
+	for (size_t i = 0; i < found.gl_pathc && result == 0; i++)
+		result = exporter_clean(found.gl_pathv[i], err);
+	globfree(&found);
+	return result;
+}
+
 int fleet_clear_run(const struct paths *paths, struct err *err)
 {
+	if (clean_exporters(paths, err) != 0)
+		return -1;
 	if (nftw(paths->run, remove_entry, 16, FTW_DEPTH | FTW_PHYS | FTW_MOUNT) != 0 && errno != ENOENT)
 		return err_errno(err, ERR_IO, errno, "clear %s", paths->run);
 	return 0;

@@ -12,3 +12,12 @@ PROVE_BUILD += $(B)/test/crash.so
 .PHONY: crash
 crash: all $(B)/test/crash.so
 	$(Q)tests/run.sh $(B) $(CRASH)
+
+MINUTES ?= 5
+# Part of `make prove` as well, for five minutes and with a seed that is drawn and printed.
+PROVE += tests/chaos/chaos.sh
+
+## chaos: faults of all kinds on a fleet under load, for MINUTES=5, as drawn from SEED (default: a new one)
+.PHONY: chaos
+chaos: all
+	$(Q)MINUTES=$(MINUTES) SEED=$(SEED) tests/chaos/chaos.sh $(B)

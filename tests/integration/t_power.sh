@@ -32,6 +32,22 @@ just_migrated() { # EXPORTER
 	fleet_down
 }
 
+# What a power cut takes includes the mounts of exporters that are at work: here a FUSE export under tgtd.
+while_copying() {
+	local id
+	fleet_up --exporter iscsi
+	drover-sim create web --home "$FLEET" --on a1 --memory 16M --dirty 1M/s --disk xvda=16M@local --fill 100
+	id=$(submit web b1 --storage-map local=qcow --bandwidth 1M/s)
+	within 20 eval '[ -e "$FLEET/b1/run/export-$id-xvda/disk" ] && [ "$(field "$id" .progress.bytes_done)" -gt 100000 ]'
+	drover-sim power-off b1 --home "$FLEET"
+	[ -z "$(ls "$FLEET/b1/run" | grep export)" ] || fail "left: $(ls "$FLEET/b1/run")"
+	drover-sim power-on b1 --home "$FLEET"
+	within 60 state_is "$id" failed
+	guest_ticks web
+	within 20 verify
+	fleet_down
+}
+
 # Were it not so, the test above could not fail: a destination whose flushes do nothing.
 not_flushed() {
 	DROVER_POWER_DEAF=/b1/sr/ fleet_up
@@ -47,5 +63,6 @@ not_flushed() {
 t "a guest whose host loses its power loses what it did not flush, and goes on" guest_cut_off
 t "power of the destination lost right after the migration: nothing is (nbd)" just_migrated nbd
 t "power of the destination lost right after the migration: nothing is (iscsi)" just_migrated iscsi
+t "power of the destination lost while disks are copied: rolled back, nothing is left" while_copying
 t "a destination that does not flush is found out" not_flushed
 exit $FAILED
