@@ -3,10 +3,11 @@
 import random
 from dataclasses import dataclass, field
 
-WINDOW_SECONDS = 8.0  # in which faults and submissions of a round begin
-FAULTS = (1, 2, 2, 3, 3, 4, 6)  # how many a round may have, at equal odds
-SUBMISSIONS = (6, 14)
-AIMED = 0.5  # of the faults wait for a moment of a migration, and hit one that takes part in it
+WINDOW_SECONDS = 10.0  # in which faults and submissions of a round begin
+FAULTS = (1, 2, 4, 6, 8, 10, 12, 16)  # how many a round may have, at equal odds
+SUBMISSIONS = (8, 16)
+AIMED = 0.7  # of the faults wait for a moment of a migration, and hit one that takes part in it
+PAIRED = 0.4  # of these wait for the same one as the fault before
 LONG = 0.15  # of the faults last longer than anybody's patience (lost-after, the links' silence)
 
 # Who can be killed or stopped, and how often it is drawn.
@@ -69,7 +70,7 @@ def shape(seed, schedule, hosts, guests):
                  for disk in range(draw.choice((1, 1, 2)))]
         made.append((f"g{number}", draw.choice(hosts),
                      ["--memory", draw.choice(("4M", "8M")), "--tick", "20ms", "--fill", "100",
-                      "--dirty", draw.choice(("128K/s", "512K/s", "2M/s")),
+                      "--dirty", draw.choice(("128K/s", "512K/s", "1M/s")),
                       "--disk-write", draw.choice(("32K/s", "128K/s")), *disks]))
     return Shape({host: draw.choice(("nbd", "iscsi")) for host in hosts}, made)
 
@@ -88,14 +89,14 @@ def draw_fault(draw, hosts, kinds):
 
 def draw_submission(draw, guests):
     options = ["--keep-source", draw.choice(("0s", "0s", "0s", "2s")), "--on-slow",
-               draw.choice(("wait", "throttle", "force", "force", "force", "abort"))]
-    bandwidth = draw.choice(("", "2M/s", "4M/s", "8M/s"))
+               draw.choice(("wait", "throttle", "force", "force", "force", "force", "force", "abort"))]
+    bandwidth = draw.choice(("", "4M/s", "8M/s"))
     downtime = draw.choice(("", "", "10ms", "1s"))
     change = draw.choice(("", "", "local=qcow", "qcow=local"))
     options += ["--bandwidth", bandwidth] if bandwidth else []
     options += ["--max-downtime", downtime] if downtime else []
     options += ["--storage-map", change] if change else []
-    options += ["--timeout", "8s"]
+    options += ["--timeout", "12s"]
     return Submission(at=round(draw.uniform(0, WINDOW_SECONDS), 2), guests=draw.sample(guests, len(guests)), pick=draw.random(),
                       options=options)
 
@@ -103,5 +104,8 @@ def draw_submission(draw, guests):
 def draw_round(seed, schedule, number, hosts, guests, kinds):
     draw = random.Random(f"{seed}/{schedule}/{number}")
     faults = [draw_fault(draw, hosts, kinds) for _ in range(draw.choice(FAULTS))]
+    for before, fault in zip(faults, faults[1:]):
+        if before.moment and fault.moment and draw.random() < PAIRED:
+            fault.at, fault.moment = before.at, before.moment
     submissions = [draw_submission(draw, guests) for _ in range(draw.randint(*SUBMISSIONS))]
     return Round(sorted(faults, key=lambda f: f.at), sorted(submissions, key=lambda s: s.at))
