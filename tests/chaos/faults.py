@@ -11,7 +11,7 @@ from fleet import SRS
 from network import COORDINATOR
 
 LOOK_SECONDS = 0.004  # between two looks for a moment
-FILLER = "filler"  # the file that fills a storage repository
+FILLER = "filler-"  # and a number: files that fill a storage repository
 DELAY_MS = (5, 250)
 LOSS_PERCENT = (1, 25)
 PATTERNS = {"agent": "agent", "leg": "leg-*", "exporter": "export-*", "reader": None, "guest": "guest-*", "backend": "backend-*"}
@@ -210,7 +210,7 @@ class Strike(threading.Thread):
         return self.link(self.around(host), 0, round(low + self.fault.amount ** 2 * (high - low)))
 
     def full(self, host, aim):
-        path = os.path.join(self.fleet.sr(host, SRS[int(self.fault.pick * len(SRS))]), FILLER)
+        path = os.path.join(self.fleet.sr(host, SRS[int(self.fault.pick * len(SRS))]), f"{FILLER}{id(self)}")
         fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o600)
         block, written = b"\1" * (1 << 20), 0
         try:
