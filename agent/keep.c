@@ -1,10 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What sessions left on this host: kept disks go when their time is over, leftovers are told of. */
+/* What sessions left on this host: kept disks go when their time is over, leftovers are told of, and so do the files of
+ * legs that were killed. */
+#include <dirent.h>
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "agent/agent_impl.h"
 #include "common/clock.h"
+#include "common/lock.h"
 #include "common/log.h"
 
 static void expire(struct agent *agent, const struct journal_resource *kept)
@@ -32,8 +37,67 @@ static bool is_leftover(struct agent *agent, const struct journal_resource *reso
 	return !session || (session_is_final(session->row.core.state) && !session->row.core.leg_wanted);
 }
 
+/* What a leg has in run/ while it lives, its log apart. */
+static const char *const leg_files[] = { "sock", "pid", "identity", "identity.new", "lock" };
+#define LEG_FILES (sizeof(leg_files) / sizeof(leg_files[0]))
+
+/* The migration's number if it is one of these, else 0. */
+static uint64_t leg_file_of(const char *name)
+{
+	uint64_t migration = 0;
+	int end = 0;
+	if (sscanf(name, "leg-%" SCNu64 ".%n", &migration, &end) != 1 || end == 0)
+		return 0;
+	for (size_t i = 0; i < LEG_FILES; i++)
+		if (strcmp(name + end, leg_files[i]) == 0)
+			return migration;
+	return 0;
+}
+
+static bool has_session(const struct agent *agent, uint64_t migration)
+{
+	for (const struct session *s = agent->sessions; s; s = s->next)
+		if (!s->doomed && s->row.migration == migration)
+			return true;
+	return false;
+}
+
+/* Unless its leg lives: then it has the lock, and takes them away itself. */
+static void remove_leg_files(const struct agent *agent, uint64_t migration)
+{
+	char path[PATHS_MAX + 64];
+	int lock;
+	(void)snprintf(path, sizeof(path), "%s/leg-%" PRIu64 ".lock", agent->paths.run, migration);
+	if (lock_take(path, &lock, NULL) < 0)
+		return;
+	for (size_t i = 0; i + 1 < LEG_FILES; i++) {
+		(void)snprintf(path, sizeof(path), "%s/leg-%" PRIu64 ".%s", agent->paths.run, migration, leg_files[i]);
+		(void)unlink(path);
+	}
+	(void)snprintf(path, sizeof(path), "%s/leg-%" PRIu64 ".lock", agent->paths.run, migration);
+	lock_drop(path, lock);
+	log_info("event=leg-files-removed migration=%" PRIu64, migration);
+}
+
+/* A leg that is killed after its work and before it was forgotten has no successor. Only those of migrations that the
+ * journal knows to be over: a socket of another one says that there was another journal (V11). */
+static void sweep_leg_files(struct agent *agent)
+{
+	struct dirent *entry;
+	DIR *dir = opendir(agent->paths.run);
+	while (dir && (entry = readdir(dir))) {
+		uint64_t migration = leg_file_of(entry->d_name);
+		if (migration != 0 && !has_session(agent, migration) &&
+		    journal_generation(agent->journal, migration) > 0)
+			remove_leg_files(agent, migration);
+	}
+	if (dir)
+		(void)closedir(dir);
+}
+
 void keep_sweep(struct agent *agent)
 {
+	sweep_leg_files(agent);
 	struct journal_resource *list = NULL;
 	size_t count = 0;
 	struct err err;

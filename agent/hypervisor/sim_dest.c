@@ -209,6 +209,8 @@ int sim_dest_destroy(struct hypervisor *hv, const uuid_bytes uuid, uint64_t migr
 	if (result == 0)
 		result = sim_record_remove(&hv->paths, record.name, err);
 out:
+	if (result == 0)
+		result = sim_record_sweep(&hv->paths, err);
 	close(lock);
 	return result;
 }

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <jansson.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <uuid/uuid.h>
+
+#include "common/proc.h"
 
 #define DIR_ROOM (PATHS_MAX + 16)
 #define FILE_ROOM (DIR_ROOM + LIMIT_NAME + 16)
@@ -323,6 +326,39 @@ int sim_record_remove(const struct paths *paths, const char *name, struct err *e
 	if (unlink(file) != 0 && errno != ENOENT)
 		return err_errno(err, ERR_IO, errno, "remove %s", file);
 	return sync_directory(dir, err);
+}
+
+/* The process whose unfinished record this is, by its name ".VM.PID"; 0 if it is none. */
+static pid_t writer_of(const char *file)
+{
+	const char *last = strrchr(file, '.');
+	char *end = NULL;
+	if (file[0] != '.' || last == file)
+		return 0;
+	long pid = strtol(last + 1, &end, 10);
+	return end != last + 1 && *end == '\0' && pid > 0 && pid <= INT_MAX ? (pid_t)pid : 0;
+}
+
+int sim_record_sweep(const struct paths *paths, struct err *err)
+{
+	char dir[DIR_ROOM];
+	struct dirent *entry;
+	struct proc_id id;
+	int result = 0;
+	if (directory(paths, dir, err) != 0)
+		return -1;
+	DIR *stream = opendir(dir);
+	if (stream == NULL)
+		return err_errno(err, ERR_IO, errno, "read %s", dir);
+	while (result == 0 && (entry = readdir(stream)) != NULL) {
+		pid_t writer = writer_of(entry->d_name);
+		if (writer == 0 || (proc_identify(writer, &id) == 0 && proc_alive(&id)))
+			continue;
+		if (unlinkat(dirfd(stream), entry->d_name, 0) != 0 && errno != ENOENT)
+			result = err_errno(err, ERR_IO, errno, "remove %s/%s", dir, entry->d_name);
+	}
+	closedir(stream);
+	return result;
 }
 
 int sim_record_open(const struct paths *paths, const char *name, int *ret_fd, int64_t *ret_offset, struct err *err)

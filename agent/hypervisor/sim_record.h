@@ -68,6 +68,9 @@ int sim_record_save(const struct paths *paths, const struct sim_record *record, 
 /* Done if it is gone. Durable on return. */
 int sim_record_remove(const struct paths *paths, const char *name, struct err *err);
 
+/* Takes away what writers that were killed have left unfinished. The caller holds sim_record_lock(). */
+int sim_record_sweep(const struct paths *paths, struct err *err);
+
 /* Turns a saved record from "incoming" into "running" in place: one write and an fdatasync on a file that is open
  * already, for the downtime has no room for more. open: the record as saved must be incoming. */
 int sim_record_open(const struct paths *paths, const char *name, int *ret_fd, int64_t *ret_offset, struct err *err);

@@ -143,6 +143,8 @@ int sim_source_destroy(struct hypervisor *hv, const uuid_bytes uuid, struct err 
 	if (result == 0)
 		result = sim_record_remove(&hv->paths, record.name, err);
 out:
+	if (result == 0)
+		result = sim_record_sweep(&hv->paths, err);
 	close(lock);
 	return result;
 }

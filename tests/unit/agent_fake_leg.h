@@ -30,6 +30,7 @@
 #include "common/bus.h"
 #include "common/clock.h"
 #include "common/keys.h"
+#include "common/lock.h"
 #include "common/log.h"
 
 #define FINGERPRINT "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff"

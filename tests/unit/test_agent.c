@@ -438,6 +438,55 @@ static void kept_disk__its_time_is_over__is_removed(void **state)
 	journal_close(journal);
 }
 
+static void leg_path(const struct fake *f, int migration, const char *suffix, char path[PATHS_MAX + 64])
+{
+	(void)snprintf(path, PATHS_MAX + 64, "%.400s/leg-%d.%s", f->paths.run, migration, suffix);
+}
+
+static bool has_no_leg_files(struct fake *f, int migration)
+{
+	static const char *const suffixes[] = { "sock", "pid", "lock", "identity" };
+	char path[PATHS_MAX + 64];
+	for (int i = 0; i < 4; i++) {
+		leg_path(f, migration, suffixes[i], path);
+		if (access(path, F_OK) == 0)
+			return false;
+	}
+	return true;
+}
+
+static void leg_killed__after_its_work__its_files_go(void **state)
+{
+	struct fake *f = *state;
+	struct order living = source_order;
+	char path[PATHS_MAX + 64];
+	int lock;
+	living.migration = 3;
+	living.vm = 2;
+	connect_agent(f);
+	to_copying(f, &source_order);
+	ordered(f, &source_order, STEP_ABORT, OUTCOME_DONE);
+	kill_leg(f, 1);
+	ordered(f, &source_order, STEP_FORGET, OUTCOME_DONE);
+	ordered(f, &living, STEP_CHECK, OUTCOME_DONE);
+	ordered(f, &living, STEP_ABORT, OUTCOME_DONE);
+	ordered(f, &living, STEP_FORGET, OUTCOME_DONE);
+	agent_kill(f);
+	leg_path(f, 1, "lock", path);
+	write_file(path, "1\n");
+	leg_path(f, 1, "pid", path);
+	write_file(path, "1\n");
+	leg_path(f, 3, "lock", path); /* one that has not ended yet */
+	assert_int_equal(lock_take(path, &lock, NULL), 0);
+	leg_path(f, 77, "sock", path); /* what another journal may have known */
+	write_file(path, "%s", "");
+	connect_agent(f);
+	wait_for(f, has_no_leg_files, 1);
+	assert_int_equal(access(path, F_OK), 0);
+	assert_false(has_no_leg_files(f, 3));
+	lock_drop(NULL, lock);
+}
+
 static void second_agent__same_home__is_refused(void **state)
 {
 	struct fake *f = *state;
@@ -528,6 +577,7 @@ int main(int argc, char **argv)
 		agent_test(leg_logs__too_many__the_oldest_go),
 		agent_test(orphaned__copying__gives_up_by_itself),
 		agent_test(kept_disk__its_time_is_over__is_removed),
+		agent_test(leg_killed__after_its_work__its_files_go),
 		agent_test(second_agent__same_home__is_refused),
 		agent_test(sigterm__leg_works__stops_well_and_leaves_it),
 	};

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 
 #include "agent/hypervisor/hypervisor.h"
 
@@ -417,6 +418,33 @@ static void create__host_has_too_little_memory__is_refused_and_leaves_nothing(vo
 	assert_int_equal(err.code, ERR_UNKNOWN_VM);
 }
 
+static void unfinished_record(const struct move *move, pid_t writer, char path[PATHS_MAX * 2])
+{
+	snprintf(path, PATHS_MAX * 2, "%s/vms/.web.%ld", move->b.lib, (long)writer);
+	FILE *file = fopen(path, "w");
+	assert_non_null(file);
+	assert_int_equal(fclose(file), 0);
+}
+
+static void destroy__a_writer_was_killed__its_unfinished_record_goes(void **state)
+{
+	struct move *move = *state;
+	struct err err = { 0 };
+	char dead[PATHS_MAX * 2], living[PATHS_MAX * 2];
+	pid_t child = fork();
+	if (child == 0)
+		_exit(0);
+	assert_int_equal(waitpid(child, NULL, 0), child);
+	int lock = sim_record_lock(&move->b, &err); /* makes the directory */
+	assert_true(lock >= 0);
+	close(lock);
+	unfinished_record(move, child, dead);
+	unfinished_record(move, getpid(), living);
+	rig_ok(ops->dest_destroy(move->hv_b, move->record.uuid, MIGRATION, &err), &err);
+	assert_int_not_equal(access(dead, F_OK), 0);
+	assert_int_equal(access(living, F_OK), 0);
+}
+
 static void create__name_with_a_slash__is_refused(void **state)
 {
 	struct move *move = *state;
@@ -464,6 +492,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(create__twice_for_one_migration__is_one_guest, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(create__host_has_too_little_memory__is_refused_and_leaves_nothing,
 		                                set_up, tear_down),
+		cmocka_unit_test_setup_teardown(destroy__a_writer_was_killed__its_unfinished_record_goes, set_up,
+		                                tear_down),
 		cmocka_unit_test_setup_teardown(create__name_with_a_slash__is_refused, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(receive__garbage__is_a_protocol_error, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(source__guest_is_dead__is_suspended_says_unknown, set_up, tear_down),
