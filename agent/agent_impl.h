@@ -137,8 +137,6 @@ void legs_kick(struct agent *agent);
 void leg_send_step(struct session *session, enum step step);
 void leg_tell_facts(struct session *session);
 void leg_disconnect(struct session *session);
-/* What a leg that died leaves in run/ for its successor, and there is none. */
-void leg_forget_files(struct session *session);
 /* A child of ours ended; true if it was a leg. */
 bool legs_child(struct agent *agent, pid_t pid, int status);
 
@@ -171,6 +169,9 @@ void inventory_free(struct agent *agent);
 
 /* ---- keep.c ---- */
 void keep_sweep(struct agent *agent);
+/* The files that a leg of this migration has left in run/, its log apart. If it lives it has the lock, and takes them
+ * away itself. */
+void keep_leg_files_remove(const struct agent *agent, uint64_t migration);
 
 /* The checks of whoever waited for this run. */
 void agent_run_checks(struct agent *agent);

@@ -62,8 +62,7 @@ static bool has_session(const struct agent *agent, uint64_t migration)
 	return false;
 }
 
-/* Unless its leg lives: then it has the lock, and takes them away itself. */
-static void remove_leg_files(const struct agent *agent, uint64_t migration)
+void keep_leg_files_remove(const struct agent *agent, uint64_t migration)
 {
 	char path[PATHS_MAX + 64];
 	int lock;
@@ -89,7 +88,7 @@ static void sweep_leg_files(struct agent *agent)
 		uint64_t migration = leg_file_of(entry->d_name);
 		if (migration != 0 && !has_session(agent, migration) &&
 		    journal_generation(agent->journal, migration) > 0)
-			remove_leg_files(agent, migration);
+			keep_leg_files_remove(agent, migration);
 	}
 	if (dir)
 		(void)closedir(dir);

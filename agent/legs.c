@@ -201,17 +201,6 @@ static void on_packet_ready(void *ctx, int fd)
 	drain(ctx);
 }
 
-void leg_forget_files(struct session *session)
-{
-	static const char *const suffixes[] = { "identity", "identity.new" };
-	char path[PATHS_MAX + 64];
-	for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
-		(void)snprintf(path, sizeof(path), "%s/leg-%" PRIu64 ".%s", session->agent->paths.run,
-		               session->row.migration, suffixes[i]);
-		(void)unlink(path);
-	}
-}
-
 /* ---- reach ---- */
 
 static int leg_connect(struct session *session, struct proc_id *ret_leg)

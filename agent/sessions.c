@@ -236,7 +236,7 @@ static void do_forget(struct session *session)
 	}
 	session->doomed = true;
 	leg_disconnect(session);
-	leg_forget_files(session);
+	keep_leg_files_remove(agent, session->row.migration);
 	(void)inventory_request(agent);
 }
 
