@@ -12,7 +12,6 @@ what=$2
 STRIDE=${STRIDE:-3}
 
 guest() { drover-sim create web1 --on a1 --memory 16M --dirty 1M/s --disk xvda=8M@local --disk-write 512K/s --home "$FLEET"; }
-go_on() { kill -CONT "$(cat "$FLEET/mark")"; }
 suspects() { drover host list --json | jq -e '[.hosts[] | select(.state == "suspected")] | length > 0' >/dev/null; }
 
 # Starts the PARTY with the shim, submits, waits. Sets `fired`, `id`.
