@@ -232,6 +232,26 @@ static int clean(struct leg *leg, struct err *err)
 }
 
 /* ---- release ---- */
+/* One by one: a leg that was killed in between has listed some of them. */
+static bool has_disk(const struct journal_resource *list, size_t count, const char *name)
+{
+	for (size_t i = 0; i < count; i++)
+		if (list[i].kind == RESOURCE_SOURCE_DISK && strcmp(list[i].name, name) == 0)
+			return true;
+	return false;
+}
+
+static int list_disk(struct leg *leg, const struct hypervisor_disk *disk, struct err *err)
+{
+	struct journal_resource resource = { .kind = RESOURCE_SOURCE_DISK,
+		                             .state = RESOURCE_INTENT,
+		                             .migration = leg->options.migration,
+		                             .generation = leg->options.generation };
+	memcpy(resource.name, disk->name, sizeof(resource.name));
+	memcpy(resource.path, disk->path, sizeof(resource.path));
+	return journal_resource_add(leg->journal, &resource, &resource.id, err);
+}
+
 /* Journals what is to be dropped or kept, while the VM that says so is still there. Main thread. */
 static int list_disks(struct leg *leg, void *arg, struct err *err)
 {
@@ -243,23 +263,13 @@ static int list_disks(struct leg *leg, void *arg, struct err *err)
 		return 0;
 	if (journal_resource_list(leg->journal, leg->options.migration, leg->options.generation, &list, &count, err))
 		return -1;
-	bool listed = false;
-	for (size_t i = 0; i < count; i++)
-		listed |= list[i].kind == RESOURCE_SOURCE_DISK;
+	int rc = 0;
+	for (unsigned i = 0; i < source->disk_count && !rc; i++)
+		if (!has_disk(list, count, source->disks[i].hv.name))
+			rc = list_disk(leg, &source->disks[i].hv, err);
 	free(list);
-	for (unsigned i = 0; i < source->disk_count && !listed; i++) {
-		const struct hypervisor_disk *disk = &source->disks[i].hv;
-		struct journal_resource resource = { .kind = RESOURCE_SOURCE_DISK,
-			                             .state = RESOURCE_INTENT,
-			                             .migration = leg->options.migration,
-			                             .generation = leg->options.generation };
-		memcpy(resource.name, disk->name, sizeof(resource.name));
-		memcpy(resource.path, disk->path, sizeof(resource.path));
-		if (journal_resource_add(leg->journal, &resource, &resource.id, err))
-			return -1;
-	}
-	source->listed = true;
-	return 0;
+	source->listed = rc == 0;
+	return rc;
 }
 
 static int set_kept(struct leg *leg, void *arg, struct err *err)

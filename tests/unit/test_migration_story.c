@@ -153,6 +153,26 @@ static void switching__refused__asks_for_an_abort(void **state)
 	assert_true(has(MIGRATION_ACTION_SEND, SIDE_DESTINATION, STEP_ABORT));
 }
 
+/* It voted COMMIT, nobody heard it, and the others decided without it: only with their votes may it let go. */
+static void failed__destination_returns_with_its_vote__is_told_the_verdict(void **state)
+{
+	(void)state;
+	reach_state(MIGRATION_SWITCHING);
+	simple(MIGRATION_EVENT_SUSPECTED, SIDE_DESTINATION);
+	simple(MIGRATION_EVENT_GIVEN_UP, SIDE_DESTINATION);
+	report(SIDE_SOURCE, PHASE_ROLLING_BACK, votes(VOTE_ABORT, VOTE_NONE));
+	done(SIDE_SOURCE, STEP_ABORT);
+	assert_state(MIGRATION_FAILED);
+	simple(MIGRATION_EVENT_HOST_UP, SIDE_DESTINATION);
+	assert_true(has(MIGRATION_ACTION_TELL, SIDE_DESTINATION, STEP_NONE));
+	assert_true(has(MIGRATION_ACTION_SEND, SIDE_DESTINATION, STEP_ABORT));
+	migration_due(&core, SIDE_DESTINATION, &actions);
+	assert_true(has(MIGRATION_ACTION_TELL, SIDE_DESTINATION, STEP_NONE));
+	done(SIDE_DESTINATION, STEP_ABORT);
+	migration_due(&core, SIDE_DESTINATION, &actions);
+	assert_false(has(MIGRATION_ACTION_TELL, 0, STEP_NONE));
+}
+
 static void release__forgotten_there_already__is_done(void **state)
 {
 	(void)state;
@@ -485,6 +505,7 @@ int main(void)
 		TEST(committed_done__cancelled__too_late),
 		TEST(each_step__refused__fails_with_that_reason),
 		TEST(switching__refused__asks_for_an_abort),
+		TEST(failed__destination_returns_with_its_vote__is_told_the_verdict),
 		TEST(release__forgotten_there_already__is_done),
 		TEST(late_refusal_of_an_old_step__changes_nothing),
 		TEST(each_state__deadline__rolls_back_or_asks),
