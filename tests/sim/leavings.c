@@ -72,7 +72,7 @@ static const struct record *record_of(const struct record *list, size_t count, u
 static bool is_all_over(const struct record *list, size_t count, uint64_t id)
 {
 	const struct record *record = record_of(list, count, id);
-	return record && record->final && !record_is_orphaned(record);
+	return record && record->final && strcmp(record->state, "lost") != 0 && !record_is_orphaned(record);
 }
 
 static void check_sessions(const struct machine *machine, const struct agent *agent, const struct record *list,

@@ -119,7 +119,7 @@ static void complete(struct options *o)
 	if (!s->pools)
 		s->pools = 2;
 	if (!s->migrations)
-		s->migrations = 4 + (unsigned)(seed / 7 % 20);
+		s->migrations = 8 + (unsigned)(seed / 7 % 40);
 }
 
 /* ---- the world's place ---- */

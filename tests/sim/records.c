@@ -40,12 +40,13 @@ void records_check_rest(void)
 	}
 	for (size_t i = 0; i < c->run_count; i++) {
 		const struct run *run = c->runs[i];
-		if (!is_away(machine_find(run->rec.source)) && !is_away(machine_find(run->rec.destination)))
-			promise_broken("everything comes to its end",
-			               "migration %llu from %s to %s is %s, asks the source for %s and the destination for %s",
-			               (unsigned long long)run->rec.id, run->rec.source, run->rec.destination,
-			               migration_state_name(run->rec.core.state), step_name(run->pending[0].step),
-			               step_name(run->pending[1].step));
+		if (!waits(run))
+			promise_broken(
+				"everything comes to its end",
+				"migration %llu from %s to %s is %s, asks the source for %s and the destination for %s",
+				(unsigned long long)run->rec.id, run->rec.source, run->rec.destination,
+				migration_state_name(run->rec.core.state), step_name(run->pending[0].step),
+				step_name(run->pending[1].step));
 	}
 }
 
@@ -87,11 +88,20 @@ struct record *records_list(size_t *ret_count)
 
 /* ---- VMs ---- */
 
-static struct machine *owner_of(const struct record *record)
+/* What the records say of one VM, one after another. */
+struct story {
+	const struct record *last;
+	struct machine *owner; /* NULL: it is lost */
+};
+
+static void tell(struct story *story, const struct record *record)
 {
+	story->last = record;
 	if (strcmp(record->state, "done") == 0)
-		return record->destination;
-	return strcmp(record->state, "lost") == 0 ? NULL : record->source;
+		story->owner = record->destination;
+	else if (strcmp(record->state, "lost") == 0)
+		story->owner = NULL;
+	/* Else it stays where it is, which is not its source if that was a mistake. */
 }
 
 /* It died with its host: what it had flushed is on the disks that its record says are its. */
@@ -111,42 +121,47 @@ static void check_dead_disks(const struct guest *guest, const struct machine *ow
 	}
 }
 
-static void check_guest(const struct guest *guest, const struct record *last)
+/* It was said why it is not over; but unless the votes are out nothing holds the VM. */
+static void check_open(const struct guest *guest, const struct record *last)
 {
-	struct machine *home = world.machines[guest->index % world.machine_count];
-	struct machine *owner = last ? owner_of(last) : home;
-	const char *state = last ? last->state : "never migrated";
-	if (last && !last->final) { /* it was said why; but until the votes are out nothing holds the VM */
-		bool out = strcmp(state, "switching") == 0 || strcmp(state, "in-doubt") == 0 ||
-		           strcmp(state, "committed") == 0;
-		if (!out && !guest->running && !guest->ended && !is_away(last->source))
-			promise_broken("no VM stays paused", "%s; its last migration (%llu) is %s", guest->name,
-			               (unsigned long long)last->id, state);
-		return;
-	}
-	if (guest->running && guest->running->machine != owner)
+	bool out = strcmp(last->state, "switching") == 0 || strcmp(last->state, "in-doubt") == 0 ||
+	           strcmp(last->state, "committed") == 0;
+	if (!out && !guest->running && !guest->ended && !is_away(last->source))
+		promise_broken("no VM stays paused", "%s; its last migration (%llu) is %s", guest->name,
+		               (unsigned long long)last->id, last->state);
+}
+
+static void check_guest(const struct guest *guest, const struct story *story)
+{
+	unsigned long long id = story->last ? story->last->id : 0;
+	const char *state = story->last ? story->last->state : "none";
+	if (story->last && !story->last->final)
+		check_open(guest, story->last);
+	else if (guest->running && guest->running->machine != story->owner)
 		promise_broken("the record agrees with the hosts", "%s runs on %s, its last migration (%llu) is %s",
-		               guest->name, guest->running->machine->name, (unsigned long long)(last ? last->id : 0),
-		               state);
-	else if (!guest->running && !guest->ended && guest_has_copy(guest, true))
+		               guest->name, guest->running->machine->name, id, state);
+	else if (guest->running || !story->owner)
+		return; /* what is left of one that is lost is the operator's to decide about */
+	else if (!guest->ended && guest_has_copy(guest, true))
 		promise_broken("no VM stays paused", "%s, since %lld s; its last migration (%llu) is %s", guest->name,
-		               (long long)(guest->paused_us / SECOND), (unsigned long long)(last ? last->id : 0),
-		               state);
-	else if (!guest->running && owner)
-		check_dead_disks(guest, owner);
+		               (long long)(guest->paused_us / SECOND), id, state);
+	else
+		check_dead_disks(guest, story->owner);
 }
 
 void records_check(void)
 {
 	size_t count = 0;
 	struct record *list = records_list(&count);
-	const struct record **last = calloc(world.guest_count + 1, sizeof(*last));
-	if (!last)
+	struct story *stories = calloc(world.guest_count + 1, sizeof(*stories));
+	if (!stories)
 		abort();
+	for (unsigned i = 0; i < world.guest_count; i++)
+		stories[i].owner = world.machines[i % world.machine_count];
 	for (size_t i = 0; i < count; i++) {
 		const struct guest *guest = guest_by_uuid(list[i].vm);
 		if (guest)
-			last[guest->index] = &list[i];
+			tell(&stories[guest->index], &list[i]);
 		if (!list[i].final && !record_is_orphaned(&list[i]))
 			promise_broken("every migration comes to its end", "%llu from %s to %s is %s",
 			               (unsigned long long)list[i].id, list[i].source->name, list[i].destination->name,
@@ -157,9 +172,9 @@ void records_check(void)
 			instance_advance(world.guests[i]->running);
 			instance_check_disks(world.guests[i]->running);
 		}
-		check_guest(world.guests[i], last[i]);
+		check_guest(world.guests[i], &stories[i]);
 	}
-	free(last);
+	free(stories);
 	free(list);
 }
 
