@@ -19,14 +19,20 @@ bool record_is_orphaned(const struct record *record)
 	return is_away(record->source) || is_away(record->destination);
 }
 
+/* Some host that takes part is away; or it is lost, and what is left is the operator's to decide about. */
+static bool waits(const struct run *run)
+{
+	return is_away(machine_find(run->rec.source)) || is_away(machine_find(run->rec.destination)) ||
+	       (run->rec.core.state == MIGRATION_LOST && !verdict_may_release(&run->rec.core.facts));
+}
+
 bool records_are_quiet(void)
 {
 	const struct coordinator *c = coordinator_running();
 	if (!c)
 		return false;
 	for (size_t i = 0; i < c->run_count; i++)
-		if (!is_away(machine_find(c->runs[i]->rec.source)) &&
-		    !is_away(machine_find(c->runs[i]->rec.destination)))
+		if (!waits(c->runs[i]))
 			return false;
 	return true;
 }
