@@ -154,7 +154,7 @@ static struct exporter *exporters;
 static struct exporter *exporter_of(unsigned leg_pid, unsigned disk)
 {
 	for (struct exporter *e = exporters; e; e = e->next)
-		if (e->leg_pid == leg_pid && e->disk == disk)
+		if (e->leg_pid == leg_pid && e->disk == disk && e->proc->alive)
 			return e;
 	return NULL;
 }
@@ -233,24 +233,14 @@ void storage_leg_ended(unsigned leg_pid)
 	}
 }
 
-bool storage_has_exporter(const struct machine *machine, const char *dir)
-{
-	for (const struct exporter *e = exporters; e; e = e->next)
-		if (e->machine == machine && (!dir || strcmp(e->dir, dir) == 0))
-			return true;
-	return false;
-}
-
 int proc_kill(const struct proc_id *id, unsigned timeout_ms, struct err *err)
 {
 	(void)timeout_ms;
 	if (proc_is_dying())
 		return dying(err);
 	for (struct exporter *e = exporters; e; e = e->next)
-		if (e->proc->pid == (unsigned)id->pid) {
-			exporter_drop(e);
-			break;
-		}
+		if (e->proc->pid == (unsigned)id->pid)
+			e->proc->alive = false;
 	return 0;
 }
 

@@ -298,7 +298,6 @@ int storage_deliver(unsigned leg_pid, unsigned disk, const struct shipment *ship
 bool storage_holds(unsigned leg_pid, unsigned disk, const struct shipment *shipment);
 /* The exporters of a leg that has ended. */
 void storage_leg_ended(unsigned leg_pid);
-bool storage_has_exporter(const struct machine *machine, const char *dir);
 
 /* ---- legs: legs.c, wire.c, copy.c ---- */
 struct wire;
