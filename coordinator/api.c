@@ -16,20 +16,20 @@ static const struct verb_entry {
 	bool changes;   /* needs at least a submitter */
 	bool operators; /* needs an operator */
 } verbs[VERBS] = {
-	[VERB_STATUS] = { api_status },
-	[VERB_MIGRATE] = { api_migrate, .changes = true },
-	[VERB_LIST] = { api_list },
-	[VERB_SHOW] = { api_show },
-	[VERB_EXPLAIN] = { api_explain },
-	[VERB_EVENTS] = { api_events },
-	[VERB_CANCEL] = { api_cancel, .changes = true },
-	[VERB_HOST_LIST] = { api_host_list },
-	[VERB_HOST_SHOW] = { api_host_show },
-	[VERB_VM_LIST] = { api_vm_list },
-	[VERB_VM_SHOW] = { api_vm_show },
-	[VERB_LEFTOVERS] = { api_leftovers },
-	[VERB_RESOLVE] = { api_resolve, .operators = true },
-	[VERB_HOST_FORGET] = { api_host_forget, .operators = true },
+	[VERB_STATUS] = { .fn = api_status },
+	[VERB_MIGRATE] = { .fn = api_migrate, .changes = true },
+	[VERB_LIST] = { .fn = api_list },
+	[VERB_SHOW] = { .fn = api_show },
+	[VERB_EXPLAIN] = { .fn = api_explain },
+	[VERB_EVENTS] = { .fn = api_events },
+	[VERB_CANCEL] = { .fn = api_cancel, .changes = true },
+	[VERB_HOST_LIST] = { .fn = api_host_list },
+	[VERB_HOST_SHOW] = { .fn = api_host_show },
+	[VERB_VM_LIST] = { .fn = api_vm_list },
+	[VERB_VM_SHOW] = { .fn = api_vm_show },
+	[VERB_LEFTOVERS] = { .fn = api_leftovers },
+	[VERB_RESOLVE] = { .fn = api_resolve, .operators = true },
+	[VERB_HOST_FORGET] = { .fn = api_host_forget, .operators = true },
 };
 
 /* ---- pieces ---- */
