@@ -187,7 +187,12 @@ static void on_dry_run(struct agent *agent, const struct msg *msg)
 static void on_unknown(struct agent *agent, const struct msg *msg)
 {
 	const struct msg_command *command = &msg->u.command;
-	uint32_t known = journal_generation(agent->journal, msg->migration);
+	uint32_t known = 0;
+	struct err err;
+	if (journal_generation(agent->journal, msg->migration, &known, &err) < 0) {
+		log_error("event=journal migration=%" PRIu64 " error=\"%s\"", msg->migration, err.text);
+		return; /* what is not known is not answered: it will be asked again */
+	}
 	if (msg->generation <= known) { /* it was here, it was final, it was forgotten */
 		bool last = msg->generation == known;
 		if (command->step == STEP_FORGET)
@@ -304,12 +309,17 @@ static void on_error(struct agent *agent, const struct err *error)
 		agent->hello_timer = loop_timer(agent->loop, AGENT_HELLO_RETRY_MS, false, say_hello, agent, NULL);
 }
 
-/* An older coordinator is not obeyed, and is told so where it waits for an answer. */
+/* An older coordinator is not obeyed, and is told so where it waits for an answer. One whose epoch cannot be journaled is
+ * not obeyed yet: a refusal would be for good, so it gets no answer. */
 static bool epoch_ok(struct agent *agent, const struct msg *msg)
 {
 	struct err err;
 	if (msg->kind == MSG_ERROR || journal_epoch_raise(agent->journal, msg->epoch, &err) == 0)
 		return true;
+	if (err.code != ERR_STALE) {
+		log_error("event=journal error=\"%s\"", err.text);
+		return false;
+	}
 	log_warning("event=stale kind=%s error=\"%s\"", msg_kind_name(msg->kind), err.text);
 	if (msg->kind == MSG_COMMAND)
 		answer_plain(agent, msg, OUTCOME_REFUSED, err.code, err.text);

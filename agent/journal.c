@@ -398,15 +398,15 @@ int journal_session_forget(struct journal *journal, uint64_t migration, uint32_t
 	return rc;
 }
 
-uint32_t journal_generation(struct journal *journal, uint64_t migration)
+int journal_generation(struct journal *journal, uint64_t migration, uint32_t *ret_generation, struct err *err)
 {
-	uint32_t generation = 0;
 	(void)pthread_mutex_lock(&journal->lock);
 	sqlite3_stmt *stmt =
-		db_query(journal->db, NULL, "SELECT generation FROM generation WHERE migration = ?", "u", migration);
-	if (stmt && db_step(journal->db, stmt, NULL) == 1)
-		generation = (uint32_t)db_int(stmt, 0);
+		db_query(journal->db, err, "SELECT generation FROM generation WHERE migration = ?", "u", migration);
+	int row = stmt ? db_step(journal->db, stmt, err) : -1;
+	if (row >= 0)
+		*ret_generation = row == 1 ? (uint32_t)db_int(stmt, 0) : 0;
 	db_end(stmt);
 	(void)pthread_mutex_unlock(&journal->lock);
-	return generation;
+	return row < 0 ? -1 : 0;
 }

@@ -68,7 +68,7 @@ int journal_session_list(struct journal *journal, struct journal_session **ret_l
 /* Removes a session, its facts and its answers; its resources must be gone or kept (ERR_BUSY else). */
 int journal_session_forget(struct journal *journal, uint64_t migration, uint32_t generation, struct err *err);
 /* Highest generation of this migration that was ever journaled, 0 if none; survives forgetting. */
-uint32_t journal_generation(struct journal *journal, uint64_t migration);
+int journal_generation(struct journal *journal, uint64_t migration, uint32_t *ret_generation, struct err *err);
 
 /* Adds what `news` knows in one transaction (verdict_learn; V9). *ret_facts: all that is known after it. A cast vote
  * goes this way too. ERR_CONFLICT if a vote contradicts the journal. Durable on return. Also usable by a leg while the

@@ -10,11 +10,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "common/clock.h"
 #include "common/lock.h"
 
 enum {
 	BUSY_TIMEOUT_MS = 5000,    /* how long a writer waits for another process's transaction */
+	BUSY_PAUSE_MS = 10,        /* between tries, where SQLite does not wait by itself */
 	CHECKPOINT_PAGES = 4000,   /* 16 MiB of log: fewer checkpoints, shorter stalls */
 	LOG_KEEP_BYTES = 32 << 20, /* the log file is cut back to this after a burst */
 };
@@ -26,6 +26,7 @@ static enum err_code code_of(int rc)
 		return ERR_NO_SPACE;
 	case SQLITE_BUSY:
 	case SQLITE_LOCKED:
+	case SQLITE_PROTOCOL: /* the log's locks: somebody was always faster */
 		return ERR_BUSY;
 	case SQLITE_IOERR:
 	case SQLITE_READONLY:
@@ -51,14 +52,49 @@ static int damaged(const char *path, const char *what, struct err *err)
 	               what);
 }
 
+/* What whoever reads the message can do about it. */
+static const char *remedy_of(int rc)
+{
+	switch (rc & 0xff) {
+	case SQLITE_FULL:
+		return "make room on its file system";
+	case SQLITE_BUSY:
+	case SQLITE_LOCKED:
+	case SQLITE_PROTOCOL:
+		return "another process holds it: look for one that hangs";
+	case SQLITE_READONLY:
+	case SQLITE_PERM:
+		return "it and its folder have to be writable";
+	case SQLITE_CANTOPEN:
+		return "look at its folder, who may write there, and at the limit of open files";
+	case SQLITE_NOMEM:
+		return "look for what takes the memory";
+	default:
+		return "look at the disk and its file system";
+	}
+}
+
 /* Fills err from what the handle says about `rc`. */
 static int fail(const struct db *db, int rc, const char *doing, struct err *err)
 {
 	const char *words = sqlite3_errmsg(db->handle);
 	enum err_code code = code_of(rc);
+	int errnum = (rc & 0xff) == SQLITE_IOERR || code == ERR_NO_SPACE ? sqlite3_system_errno(db->handle) : 0;
 	if (code == ERR_CORRUPT)
 		return damaged(db->path, words, err);
-	return err_set(err, code, "%s: %s: %s", db->path, doing, words);
+	if (code == ERR_CONFLICT || code == ERR_INTERNAL)
+		return err_set(err, code, "%s: %s: %s", db->path, words, doing);
+	return err_set(err, code, "%s: %.40s: %s%s%s; %s", db->path, doing, words, errnum ? ": " : "",
+	               errnum ? strerror(errnum) : "", remedy_of(rc));
+}
+
+/* Runs one of those that are prepared. */
+static int again(struct db *db, struct sqlite3_stmt *stmt, struct err *err)
+{
+	int rc = sqlite3_step(stmt);
+	int result = rc == SQLITE_DONE ? 0 : fail(db, rc, sqlite3_sql(stmt), err);
+	sqlite3_reset(stmt);
+	return result;
 }
 
 static int simple(struct db *db, const char *sql, struct err *err)
@@ -79,8 +115,7 @@ static int take_lock(const char *path, int *ret_fd, struct err *err)
 /* The switch to WAL needs the file to itself for a moment, and SQLite does not always wait for it. */
 static int set_wal(struct db *db, struct err *err)
 {
-	int64_t deadline_ms = clock_ms(&clock_real) + BUSY_TIMEOUT_MS;
-	for (;;) {
+	for (int tries = 0;; tries++) {
 		struct sqlite3_stmt *stmt = NULL;
 		int rc = sqlite3_prepare_v2(db->handle, "PRAGMA journal_mode=WAL", -1, &stmt, NULL);
 		if (rc == SQLITE_OK)
@@ -88,14 +123,15 @@ static int set_wal(struct db *db, struct err *err)
 		bool wal = rc == SQLITE_ROW && sqlite3_stricmp((const char *)sqlite3_column_text(stmt, 0), "wal") == 0;
 		if (rc == SQLITE_ROW && !wal) {
 			sqlite3_finalize(stmt);
-			return err_set(err, ERR_IO, "%s: cannot use write-ahead logging here (a network file system?)",
+			return err_set(err, ERR_IO,
+			               "%s: cannot use write-ahead logging here; put it on a local file system",
 			               db->path);
 		}
 		int result = wal ? 0 : fail(db, rc, "open", err);
 		sqlite3_finalize(stmt);
-		if (wal || code_of(rc) != ERR_BUSY || clock_ms(&clock_real) > deadline_ms)
+		if (wal || code_of(rc) != ERR_BUSY || tries >= BUSY_TIMEOUT_MS / BUSY_PAUSE_MS)
 			return result;
-		sqlite3_sleep(10);
+		sqlite3_sleep(BUSY_PAUSE_MS);
 	}
 }
 
@@ -185,12 +221,19 @@ static int migrate(struct db *db, const struct db_migration *migrations, unsigne
 	return db_commit(db, err);
 }
 
+static int open_failed(const char *path, int errnum, struct err *err)
+{
+	enum err_code code = errnum == ENOSPC || errnum == EDQUOT ? ERR_NO_SPACE : ERR_IO;
+	int rc = code == ERR_NO_SPACE ? SQLITE_FULL : errnum == EROFS ? SQLITE_READONLY : SQLITE_CANTOPEN;
+	return err_set(err, code, "open %s: %s; %s", path, strerror(errnum), remedy_of(rc));
+}
+
 static int open_handle(struct db *db, struct err *err)
 {
 	/* made here, so that it is never readable for others: SQLite gives its own files the same mode */
 	int fd = open(db->path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
 	if (fd < 0)
-		return err_errno(err, ERR_IO, errno, "open %s", db->path);
+		return open_failed(db->path, errno, err);
 	close(fd);
 	int rc = sqlite3_open_v2(db->path, &db->handle, SQLITE_OPEN_READWRITE | SQLITE_OPEN_FULLMUTEX, NULL);
 	if (!db->handle)
@@ -198,8 +241,13 @@ static int open_handle(struct db *db, struct err *err)
 	if (rc != SQLITE_OK)
 		return fail(db, rc, "open", err);
 	if (sqlite3_db_readonly(db->handle, "main") == 1)
-		return err_set(err, ERR_IO, "%s: cannot be written", db->path);
-	return 0;
+		return err_set(err, ERR_IO, "%s: cannot be written; %s", db->path, remedy_of(SQLITE_READONLY));
+	rc = sqlite3_prepare_v2(db->handle, "BEGIN IMMEDIATE", -1, &db->begin, NULL);
+	if (rc == SQLITE_OK)
+		rc = sqlite3_prepare_v2(db->handle, "COMMIT", -1, &db->commit, NULL);
+	if (rc == SQLITE_OK)
+		rc = sqlite3_prepare_v2(db->handle, "ROLLBACK", -1, &db->rollback, NULL);
+	return rc == SQLITE_OK ? 0 : fail(db, rc, "open", err);
 }
 
 int db_open(struct db **ret_db, const char *path, const struct db_migration *migrations, unsigned count, bool exclusive,
@@ -227,6 +275,9 @@ void db_close(struct db *db)
 {
 	if (!db)
 		return;
+	sqlite3_finalize(db->begin);
+	sqlite3_finalize(db->commit);
+	sqlite3_finalize(db->rollback);
 	sqlite3_close_v2(db->handle);
 	lock_drop(NULL, db->lock_fd);
 	free(db);
@@ -234,23 +285,33 @@ void db_close(struct db *db)
 
 /* ---- transactions ---- */
 
+/* Without memory not even a rollback may succeed: what is left over is taken back before anything else is done. */
+static int settle(struct db *db, struct err *err)
+{
+	if (db->open || sqlite3_get_autocommit(db->handle))
+		return 0;
+	return again(db, db->rollback, err);
+}
+
 int db_begin(struct db *db, struct err *err)
 {
-	return simple(db, "BEGIN IMMEDIATE", err);
+	if (settle(db, err) < 0 || again(db, db->begin, err) < 0)
+		return -1;
+	db->open = true;
+	return 0;
 }
 
 int db_commit(struct db *db, struct err *err)
 {
-	if (simple(db, "COMMIT", err) == 0)
-		return 0;
+	int result = again(db, db->commit, err);
 	db_rollback(db);
-	return -1;
+	return result;
 }
 
 void db_rollback(struct db *db)
 {
-	if (!sqlite3_get_autocommit(db->handle)) /* some errors have rolled back already */
-		sqlite3_exec(db->handle, "ROLLBACK", NULL, NULL, NULL);
+	db->open = false;
+	(void)settle(db, NULL); /* some errors have rolled back already */
 }
 
 /* ---- statements ---- */
@@ -277,6 +338,8 @@ static struct sqlite3_stmt *prepare(struct db *db, struct err *err, const char *
 {
 	struct sqlite3_stmt *stmt = NULL;
 	const char *tail = NULL;
+	if (settle(db, err) < 0)
+		return NULL;
 	int rc = sqlite3_prepare_v2(db->handle, sql, -1, &stmt, &tail);
 	if (rc != SQLITE_OK) {
 		fail(db, rc, sql, err);

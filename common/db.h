@@ -19,7 +19,9 @@ struct db_migration {
 
 struct db {
 	sqlite3 *handle;
-	int lock_fd; /* of PATH.lock, -1 if not exclusive */
+	struct sqlite3_stmt *begin, *commit, *rollback; /* made at the start: taking back should not need memory */
+	bool open;                                      /* within db_begin() and its end */
+	int lock_fd;                                    /* of PATH.lock, -1 if not exclusive */
 	char path[512];
 };
 
@@ -30,7 +32,8 @@ int db_open(struct db **ret_db, const char *path, const struct db_migration *mig
             struct err *err);
 void db_close(struct db *db);
 
-/* BEGIN IMMEDIATE, COMMIT, ROLLBACK. A failed commit has rolled back. */
+/* BEGIN IMMEDIATE, COMMIT, ROLLBACK. After a failed commit the transaction is over, and it is unknown whether it was
+ * done: what it wrote may have reached the disk, and be found there after a restart. A retry has to bear that. */
 int db_begin(struct db *db, struct err *err);
 int db_commit(struct db *db, struct err *err);
 void db_rollback(struct db *db);
