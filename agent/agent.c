@@ -37,18 +37,52 @@ static void orphan(struct session *session)
 	}
 }
 
-/* A leg should be there, is not, and nobody is about to start one: the event was lost with a failed write. */
+/* What was lost with a failed write: the leg is asked again what it said, and a leg is started that should be there. */
 static void mend(struct session *session)
 {
 	const struct session_core *core = &session->row.core;
+	if (session->unsaved && session->journaled && session_save(session) == 0) {
+		if (session->leg_fd >= 0)
+			leg_reconnect(session);
+		else
+			session_handle(session, &(struct session_event) { .kind = EVENT_FACTS });
+	}
 	if (core->leg_wanted && session->leg_fd < 0 && session->row.leg.pid == 0 && !session->start_wanted)
 		session_handle(session, &(struct session_event) { .kind = EVENT_LEG_LOST });
+}
+
+/* Whoever cannot write down what he promises must be seen not to be there: control_heartbeat() tells. */
+static void watch_journal(struct agent *agent, int64_t now_ms)
+{
+	struct err err;
+	struct err trouble = journal_trouble(agent->journal);
+	if ((agent->sessions || trouble.code != ERR_NONE) && now_ms - agent->probed_ms >= AGENT_PROBE_MS) {
+		agent->probed_ms = now_ms;
+		(void)journal_probe(agent->journal, &err);
+		trouble = journal_trouble(agent->journal);
+	}
+	if (trouble.code == ERR_CORRUPT) {
+		log_error("event=stop code=%s error=\"%s\"", err_name(trouble.code), trouble.text);
+		agent->failed = true;
+		loop_stop(agent->loop);
+	} else if (trouble.code != ERR_NONE && agent->trouble.code == ERR_NONE) {
+		log_error("event=journal-trouble error=\"%s\"", trouble.text);
+	} else if (trouble.code == ERR_NONE && agent->trouble.code != ERR_NONE) {
+		log_notice("event=journal-well");
+	}
+	agent->trouble = trouble;
+}
+
+bool agent_failed(const struct agent *agent)
+{
+	return agent->failed;
 }
 
 static void housekeeping(void *ctx)
 {
 	struct agent *agent = ctx;
 	int64_t now_ms = agent_now_ms();
+	watch_journal(agent, now_ms);
 	if (now_ms - agent->heard_ms > (int64_t)agent->conf.orphan_grace_ms)
 		sessions_walk(agent, orphan);
 	sessions_walk(agent, mend);

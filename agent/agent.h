@@ -17,6 +17,8 @@ struct agent;
  * Everything else happens in the loop. `conf` and `paths` are copied. */
 int agent_new(struct agent **ret_agent, struct loop *loop, const struct paths *paths, const struct agent_conf *conf,
               struct err *err);
+/* It has ended itself, because its journal is damaged; the log says so. */
+bool agent_failed(const struct agent *agent);
 /* Lets go of everything; legs live on. */
 void agent_free(struct agent *agent);
 

@@ -15,6 +15,7 @@
 #define AGENT_HELLO_RETRY_MS 5000u /* refused or not answered: say hello again */
 #define AGENT_HOUSEKEEPING_MS 1000u
 #define AGENT_SWEEP_MS 10000        /* kept disks whose time is over, leftovers */
+#define AGENT_PROBE_MS 3000         /* while there are sessions, or trouble: can the journal be written? */
 #define INVENTORY_INTERVAL_MS 3000u /* between runs of the leg program's inventory */
 #define INVENTORY_LIMIT_MS 20000u   /* a leg program that takes longer is killed */
 #define LEG_POLL_MS 50u             /* between tries to reach a leg that does not listen yet */
@@ -32,6 +33,7 @@ struct session {
 	struct msg_plan *plan; /* of the row; zeroed if there is none */
 	bool journaled;        /* the row is in the journal */
 	bool dirty;            /* the row differs from the journal in more than the core */
+	bool unsaved;          /* a write failed, and what became of the event with it is lost */
 	bool doomed;           /* dropped; freed when nobody walks the list */
 	/* the leg */
 	int leg_fd; /* -1: not connected */
@@ -89,7 +91,9 @@ struct agent {
 	int64_t heard_ms; /* when the coordinator was heard last */
 	unsigned heartbeat_ms;
 	int heartbeat_timer, hello_timer, housekeeping_timer, inventory_timer, leg_timer;
-	int64_t swept_ms;
+	int64_t swept_ms, probed_ms;
+	struct err trouble;       /* of the journal, as logged last */
+	bool failed;              /* the journal is damaged: the agent ends */
 	unsigned leftovers;       /* as logged last */
 	struct session *sessions; /* oldest first */
 	unsigned walking;         /* somebody walks the list */
@@ -137,6 +141,8 @@ void legs_kick(struct agent *agent);
 void leg_send_step(struct session *session, enum step step);
 void leg_tell_facts(struct session *session);
 void leg_disconnect(struct session *session);
+/* Reaches for the leg anew: it then says again what it said last. */
+void leg_reconnect(struct session *session);
 /* A child of ours ended; true if it was a leg. */
 bool legs_child(struct agent *agent, pid_t pid, int status);
 

@@ -77,6 +77,7 @@ void control_heartbeat(struct agent *agent)
 		return;
 	struct msg *msg = control_msg(MSG_HEARTBEAT);
 	struct msg_heartbeat *heartbeat = &msg->u.heartbeat;
+	heartbeat->trouble = agent->trouble;
 	heartbeat->inventory_digest = agent->inventory.valid ? agent->inventory.now.digest : 0;
 	heartbeat->leftovers = agent->leftovers;
 	heartbeat->sessions = calloc(LIMIT_SESSIONS, sizeof(*heartbeat->sessions));
@@ -309,8 +310,8 @@ static void on_error(struct agent *agent, const struct err *error)
 		agent->hello_timer = loop_timer(agent->loop, AGENT_HELLO_RETRY_MS, false, say_hello, agent, NULL);
 }
 
-/* An older coordinator is not obeyed, and is told so where it waits for an answer. One whose epoch cannot be journaled is
- * not obeyed yet: a refusal would be for good, so it gets no answer. */
+/* An older coordinator is not obeyed, and is told so where it waits for an answer. One whose epoch cannot be journaled
+ * is not obeyed yet: a refusal would be for good, so it gets no answer. */
 static bool epoch_ok(struct agent *agent, const struct msg *msg)
 {
 	struct err err;

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "agent/journal.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 #include "agent/journal_impl.h"
 #include "common/clock.h"
@@ -15,6 +13,16 @@
 enum { JOURNAL_ID_BYTES = 16 };
 
 /* ---- identity ---- */
+
+/* An empty file where a journal was is no new journal; one that is gone is (V11). */
+static int check_empty(const char *path, const char *marker, struct err *err)
+{
+	struct stat st;
+	char known[LIMIT_ID];
+	if (stat(path, &st) < 0 || st.st_size > 0 || db_marker_read(marker, known, err) != 1)
+		return 0;
+	return err_set(err, ERR_CORRUPT, "%s: damaged (empty, and there was a journal here)", path);
+}
 
 static int meta_text(struct journal *journal, const char *key, char *ret_text, size_t bytes, int64_t *ret_number,
                      struct err *err)
@@ -34,44 +42,9 @@ static int meta_text(struct journal *journal, const char *key, char *ret_text, s
 }
 
 /* The marker beside the database tells a new journal from one that took the place of another (V11). */
-static int marker_read(const char *path, char ret_id[LIMIT_ID], struct err *err)
+static int identify(struct journal *journal, const char *marker, struct err *err)
 {
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0 && errno == ENOENT)
-		return 0;
-	if (fd < 0)
-		return err_errno(err, ERR_IO, errno, "%s", path);
-	ssize_t bytes = read(fd, ret_id, LIMIT_ID - 1);
-	int errnum = errno;
-	(void)close(fd);
-	if (bytes < 0)
-		return err_errno(err, ERR_IO, errnum, "%s", path);
-	ret_id[bytes] = '\0';
-	ret_id[strcspn(ret_id, "\n")] = '\0';
-	return ret_id[0] != '\0';
-}
-
-static int marker_write(const char *path, const char *id, struct err *err)
-{
-	char temporary[PATHS_MAX + 32];
-	(void)snprintf(temporary, sizeof(temporary), "%s.%ld", path, (long)getpid());
-	int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-	if (fd < 0)
-		return err_errno(err, ERR_IO, errno, "%s", temporary);
-	bool ok = dprintf(fd, "%s\n", id) > 0 && fsync(fd) == 0;
-	int errnum = errno;
-	(void)close(fd);
-	if (ok && rename(temporary, path) == 0)
-		return 0;
-	if (ok)
-		errnum = errno;
-	(void)unlink(temporary);
-	return err_errno(err, ERR_IO, errnum, "%s", path);
-}
-
-static int identify(struct journal *journal, const struct paths *paths, struct err *err)
-{
-	char fresh[2 * JOURNAL_ID_BYTES + 1], marker[PATHS_MAX + 16], known[LIMIT_ID];
+	char fresh[2 * JOURNAL_ID_BYTES + 1], known[LIMIT_ID];
 	random_hex(fresh, JOURNAL_ID_BYTES);
 	int64_t epoch = 0, lost = 0;
 	if (db_exec(journal->db, err, "INSERT OR IGNORE INTO meta (key, value) VALUES ('id', ?)", "s", fresh) < 0 ||
@@ -81,8 +54,7 @@ static int identify(struct journal *journal, const struct paths *paths, struct e
 		return -1;
 	journal->epoch = (uint64_t)epoch;
 	journal->lost = lost != 0;
-	(void)snprintf(marker, sizeof(marker), "%s/journal.id", paths->lib);
-	int found = marker_read(marker, known, err);
+	int found = db_marker_read(marker, known, err);
 	if (found < 0)
 		return -1;
 	if (found == 1 && strcmp(known, journal->id) == 0)
@@ -92,20 +64,26 @@ static int identify(struct journal *journal, const struct paths *paths, struct e
 			return -1;
 		journal->lost = true;
 	}
-	return marker_write(marker, journal->id, err);
+	return db_marker_write(marker, journal->id, err);
 }
 
 int journal_open(struct journal **ret_journal, const struct paths *paths, struct err *err)
 {
-	char path[PATHS_MAX + 16];
+	char path[PATHS_MAX + 16], marker[PATHS_MAX + 16];
 	struct journal *journal = calloc(1, sizeof(*journal));
 	if (!journal)
 		return err_set(err, ERR_NO_MEMORY, "no memory for the journal");
 	(void)pthread_mutex_init(&journal->lock, NULL);
 	(void)snprintf(path, sizeof(path), "%s/journal.db", paths->lib);
-	if (db_open(&journal->db, path, journal_migrations, journal_migration_count, false, err) < 0 ||
-	    identify(journal, paths, err) < 0) {
+	(void)snprintf(marker, sizeof(marker), "%s/journal.id", paths->lib);
+	if (check_empty(path, marker, err) < 0 ||
+	    db_open(&journal->db, path, journal_migrations, journal_migration_count, false, err) < 0 ||
+	    identify(journal, marker, err) < 0) {
 		journal_close(journal);
+		if (err && err->code == ERR_CORRUPT)
+			return err_wrap(err,
+			                "journal: this host keeps out of migrations until its journal is moved away: "
+			                "then it begins a new one, and does not vote in what it no longer knows");
 		return err_wrap(err, "journal");
 	}
 	*ret_journal = journal;
@@ -130,6 +108,22 @@ const char *journal_id(const struct journal *journal)
 bool journal_was_lost(const struct journal *journal)
 {
 	return journal->lost;
+}
+
+struct err journal_trouble(struct journal *journal)
+{
+	(void)pthread_mutex_lock(&journal->lock);
+	struct err trouble = *db_trouble(journal->db);
+	(void)pthread_mutex_unlock(&journal->lock);
+	return trouble;
+}
+
+int journal_probe(struct journal *journal, struct err *err)
+{
+	(void)pthread_mutex_lock(&journal->lock);
+	int rc = db_exec(journal->db, err, "UPDATE meta SET value = value WHERE key = 'epoch'", "");
+	(void)pthread_mutex_unlock(&journal->lock);
+	return rc;
 }
 
 uint64_t journal_epoch(const struct journal *journal)

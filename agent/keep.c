@@ -86,8 +86,9 @@ static void sweep_leg_files(struct agent *agent)
 	DIR *dir = opendir(agent->paths.run);
 	while (dir && (entry = readdir(dir))) {
 		uint64_t migration = leg_file_of(entry->d_name);
+		uint32_t known = 0;
 		if (migration != 0 && !has_session(agent, migration) &&
-		    journal_generation(agent->journal, migration) > 0)
+		    journal_generation(agent->journal, migration, &known, NULL) == 0 && known > 0)
 			keep_leg_files_remove(agent, migration);
 	}
 	if (dir)

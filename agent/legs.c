@@ -160,8 +160,7 @@ void leg_disconnect(struct session *session)
 	session->leg_fd = -1;
 }
 
-/* The connection ended; whether the leg did is found out by legs_pursue(). */
-static void on_end(struct session *session)
+void leg_reconnect(struct session *session)
 {
 	leg_disconnect(session);
 	if (session->doomed)
@@ -179,8 +178,8 @@ static void drain(struct session *session)
 		ssize_t got = process_read(session->leg_fd, agent->packet, LIMIT_FRAME_BYTES);
 		if (got < 0 && (errno == EAGAIN || errno == EINTR))
 			return;
-		if (got <= 0) {
-			on_end(session);
+		if (got <= 0) { /* the connection ended; whether the leg did is found out by legs_pursue() */
+			leg_reconnect(session);
 			return;
 		}
 		struct msg *msg = control_msg(MSG_REPORT);

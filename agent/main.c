@@ -78,10 +78,13 @@ static int run(struct loop *loop, const struct paths *paths, const struct agent_
 	(void)sd_notify(0, "READY=1");
 	int rc = loop_run(loop, &err);
 	(void)sd_notify(0, "STOPPING=1");
+	bool failed = agent_failed(agent);
 	paths_remove_pid(paths, "agent");
 	agent_free(agent);
 	log_notice("event=stopped");
-	return rc < 0 ? fail(&err, EXIT_FAILURE) : EXIT_SUCCESS;
+	if (rc < 0)
+		return fail(&err, EXIT_FAILURE);
+	return failed ? EXIT_FAILURE : EXIT_SUCCESS;
 }
 
 int main(int argc, char **argv)

@@ -97,10 +97,11 @@ int session_save(struct session *session)
 	if (journal_session_put(session->agent->journal, &session->row,
 	                        plan && !session->journaled ? session->plan : NULL, &err) < 0) {
 		log_error("event=journal migration=%" PRIu64 " error=\"%s\"", session->row.migration, err.text);
+		session->unsaved = true;
 		return -1;
 	}
 	session->journaled = true;
-	session->dirty = false;
+	session->dirty = session->unsaved = false;
 	return 0;
 }
 
@@ -294,7 +295,7 @@ void session_handle(struct session *session, const struct session_event *event)
 	bool changed = session->dirty || !core_same(&before, &next);
 	session->row.core = next;
 	if (changed && next.state != SESSION_NONE && session_save(session) < 0) {
-		session->row.core = before; /* not journaled, not done; the next try is the sender's, or a restart's */
+		session->row.core = before; /* not journaled, not done; the next try is the sender's, or mend()'s */
 		session->row.core.leg_up = next.leg_up;
 		return;
 	}

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <libgen.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "common/lock.h"
+#include "common/paths.h"
 
 enum {
 	BUSY_TIMEOUT_MS = 5000,    /* how long a writer waits for another process's transaction */
@@ -47,9 +49,8 @@ static enum err_code code_of(int rc)
 
 static int damaged(const char *path, const char *what, struct err *err)
 {
-	return err_set(err, ERR_CORRUPT,
-	               "%s: damaged (%s); stop everything that uses it, move it away and put back a backup", path,
-	               what);
+	return err_set(err, ERR_CORRUPT, "%s: damaged (%s); stop what uses it and move it away, with its -wal and -shm",
+	               path, what);
 }
 
 /* What whoever reads the message can do about it. */
@@ -75,7 +76,7 @@ static const char *remedy_of(int rc)
 }
 
 /* Fills err from what the handle says about `rc`. */
-static int fail(const struct db *db, int rc, const char *doing, struct err *err)
+static int explain(const struct db *db, int rc, const char *doing, struct err *err)
 {
 	const char *words = sqlite3_errmsg(db->handle);
 	enum err_code code = code_of(rc);
@@ -86,6 +87,24 @@ static int fail(const struct db *db, int rc, const char *doing, struct err *err)
 		return err_set(err, code, "%s: %s: %s", db->path, words, doing);
 	return err_set(err, code, "%s: %.40s: %s%s%s; %s", db->path, doing, words, errnum ? ": " : "",
 	               errnum ? strerror(errnum) : "", remedy_of(rc));
+}
+
+static int fail(struct db *db, int rc, const char *doing, struct err *err)
+{
+	enum err_code code = code_of(rc);
+	struct err why;
+	explain(db, rc, doing, &why);
+	if (code != ERR_CONFLICT && code != ERR_INTERNAL && db->trouble.code != ERR_CORRUPT)
+		db->trouble = why;
+	if (err)
+		*err = why;
+	return -1;
+}
+
+static void wrote(struct db *db)
+{
+	if (db->trouble.code != ERR_CORRUPT)
+		err_clear(&db->trouble);
 }
 
 /* Runs one of those that are prepared. */
@@ -304,6 +323,8 @@ int db_begin(struct db *db, struct err *err)
 int db_commit(struct db *db, struct err *err)
 {
 	int result = again(db, db->commit, err);
+	if (result == 0)
+		wrote(db);
 	db_rollback(db);
 	return result;
 }
@@ -374,7 +395,10 @@ int db_exec(struct db *db, struct err *err, const char *sql, const char *types, 
 	while ((rc = sqlite3_step(stmt)) == SQLITE_ROW)
 		;
 	int result = rc == SQLITE_DONE ? 0 : fail(db, rc, sql, err);
+	bool writes = !sqlite3_stmt_readonly(stmt);
 	sqlite3_finalize(stmt);
+	if (result == 0 && writes && !db->open)
+		wrote(db);
 	return result;
 }
 
@@ -440,7 +464,63 @@ int64_t db_last_id(const struct db *db)
 	return sqlite3_last_insert_rowid(db->handle);
 }
 
+const struct err *db_trouble(const struct db *db)
+{
+	return &db->trouble;
+}
+
 int db_changes(const struct db *db)
 {
 	return sqlite3_changes(db->handle);
+}
+
+/* ---- the marker beside it ---- */
+
+int db_marker_read(const char *path, char ret_id[LIMIT_ID], struct err *err)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0 && errno == ENOENT)
+		return 0;
+	if (fd < 0)
+		return err_errno(err, ERR_IO, errno, "%s", path);
+	ssize_t bytes = read(fd, ret_id, LIMIT_ID - 1);
+	int errnum = errno;
+	(void)close(fd);
+	if (bytes < 0)
+		return err_errno(err, ERR_IO, errnum, "%s", path);
+	ret_id[bytes] = '\0';
+	ret_id[strcspn(ret_id, "\n")] = '\0';
+	return ret_id[0] != '\0';
+}
+
+/* A new name is durable when its folder is. */
+static int sync_folder(const char *path)
+{
+	char folder[PATHS_MAX + 32];
+	(void)snprintf(folder, sizeof(folder), "%s", path);
+	int fd = open(dirname(folder), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	int result = fd < 0 ? -1 : fsync(fd);
+	int errnum = errno;
+	if (fd >= 0)
+		(void)close(fd);
+	errno = errnum;
+	return result;
+}
+
+int db_marker_write(const char *path, const char *id, struct err *err)
+{
+	char temporary[PATHS_MAX + 32];
+	(void)snprintf(temporary, sizeof(temporary), "%s.%ld", path, (long)getpid());
+	int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return err_errno(err, ERR_IO, errno, "%s", temporary);
+	bool ok = dprintf(fd, "%s\n", id) > 0 && fsync(fd) == 0;
+	int errnum = errno;
+	(void)close(fd);
+	if (ok && rename(temporary, path) == 0 && sync_folder(path) == 0)
+		return 0;
+	if (ok)
+		errnum = errno;
+	(void)unlink(temporary);
+	return err_errno(err, ERR_IO, errnum, "%s", path);
 }

@@ -22,6 +22,7 @@ struct db {
 	struct sqlite3_stmt *begin, *commit, *rollback; /* made at the start: taking back should not need memory */
 	bool open;                                      /* within db_begin() and its end */
 	int lock_fd;                                    /* of PATH.lock, -1 if not exclusive */
+	struct err trouble;                             /* db_trouble() */
 	char path[512];
 };
 
@@ -57,7 +58,16 @@ void db_text(struct sqlite3_stmt *stmt, int column, char *ret_text, size_t bytes
 const void *db_blob(struct sqlite3_stmt *stmt, int column, size_t *ret_bytes);
 /* The rowid of the last INSERT. */
 int64_t db_last_id(const struct db *db);
+/* The newest failure of the machine under it (I/O, space, memory, damage), until something was written since; code
+ * ERR_NONE: all is well as far as is known. Damage stays. */
+const struct err *db_trouble(const struct db *db);
 /* Rows changed by the last db_exec. */
 int db_changes(const struct db *db);
+
+/* A marker is a file beside a database that holds the identity that is in it: it tells a new one from one that took the
+ * place of another. 1: read, 0: there is none. */
+int db_marker_read(const char *path, char ret_id[LIMIT_ID], struct err *err);
+/* Replaces it; durable on return. */
+int db_marker_write(const char *path, const char *id, struct err *err);
 
 #endif

@@ -9,7 +9,15 @@
 
 #include "common/log.h"
 
-enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_TOO_LATE = 4, EXIT_DENIED = 7, EXIT_REFUSED = 8 };
+enum {
+	EXIT_DONE = 0,
+	EXIT_FAILED = 1,
+	EXIT_USAGE = 2,
+	EXIT_TOO_LATE = 4,
+	EXIT_UNREACHABLE = 6,
+	EXIT_DENIED = 7,
+	EXIT_REFUSED = 8
+};
 
 static const struct verb_entry {
 	api_verb_fn fn;
@@ -136,6 +144,8 @@ static uint32_t exit_of(enum err_code code)
 		return EXIT_USAGE;
 	case ERR_TOO_LATE:
 		return EXIT_TOO_LATE;
+	case ERR_UNREACHABLE:
+		return EXIT_UNREACHABLE;
 	case ERR_DENIED:
 		return EXIT_DENIED;
 	}
@@ -205,6 +215,14 @@ bool api_answer(struct coordinator *c, const struct bus_peer *peer, uint64_t seq
 			return false;
 	} else if (verb->fn(c, peer, request, &doc, &err) != 0 && err.code == ERR_NONE) {
 		err_set(&err, ERR_INTERNAL, "%s failed", verb_name(request->verb));
+	}
+	if (c->failed) { /* what the document says is not on record */
+		json_decref(doc);
+		doc = NULL;
+		err = c->failure;
+		err_wrap(&err, "%s: the outcome is unknown, ask again when the coordinator is back",
+		         verb_name(request->verb));
+		err.code = ERR_UNREACHABLE;
 	}
 	fill_reply(ret_reply, doc, &err);
 	return true;

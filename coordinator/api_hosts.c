@@ -36,14 +36,21 @@ int api_status(struct coordinator *c, const struct bus_peer *peer, const struct 
 		active += migration_is_active((enum migration_state)state) ? counts[state] : 0;
 	}
 	bool well = counts[MIGRATION_IN_DOUBT] == 0 && up == c->host_count;
+	json_t *troubles = json_array();
+	for (size_t i = 0; i < c->host_count; i++)
+		if (c->hosts[i]->trouble.code != ERR_NONE) {
+			well = false;
+			json_array_append_new(troubles, json_pack("{s:s,s:s}", "host", c->hosts[i]->rec.name, "message",
+			                                          c->hosts[i]->trouble.text));
+		}
 	*ret_doc = json_pack(
-		"{s:s,s:I,s:s,s:s,s:o,s:s,s:{s:I,s:I},s:I,s:I,s:o,s:I,s:{s:I,s:I,s:I}}", "version", DROVER_VERSION,
+		"{s:s,s:I,s:s,s:s,s:o,s:s,s:{s:I,s:I},s:I,s:I,s:o,s:I,s:{s:I,s:I,s:I},s:o}", "version", DROVER_VERSION,
 		"epoch", BIG(store_epoch(c->store)), "cluster_id", store_cluster_id(c->store), "endpoint",
 		bus_endpoint(c->bus), "started_at", api_time(c->started_wall_ms), "health", well ? "ok" : "degraded",
 		"hosts", "known", BIG(c->host_count), "connected", BIG(up), "queued", BIG(counts[MIGRATION_QUEUED]),
 		"active", BIG(active), "migrations", states, "rate_bps", BIG(rate_bps), "limits", "max_migrations",
 		BIG(c->settings.limits.total), "max_per_source", BIG(c->settings.limits.per_source),
-		"max_per_destination", BIG(c->settings.limits.per_destination));
+		"max_per_destination", BIG(c->settings.limits.per_destination), "troubles", troubles);
 	return 0;
 }
 
@@ -75,6 +82,7 @@ static json_t *host_doc(const struct coordinator *c, const struct host *host)
 			json_array_append_new(runs, json_integer(BIG(rec->id)));
 	}
 	json_object_set_new(doc, "migrations", runs);
+	json_object_set_new(doc, "trouble", api_text(host->trouble.text));
 	if (!host->has_inventory)
 		return doc;
 	const struct msg_inventory *inventory = &host->inventory;

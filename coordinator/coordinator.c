@@ -27,6 +27,8 @@ void coordinator_fail(struct coordinator *c, const struct err *err)
 {
 	if (!c->failed)
 		log_error("event=stop code=%s text=\"%s\"", err_name(err->code), err->text);
+	if (!c->failed)
+		c->failure = *err;
 	c->failed = true;
 	loop_stop(c->loop);
 }
@@ -202,6 +204,8 @@ static void on_tick(void *ctx)
 {
 	struct coordinator *c = ctx;
 	int64_t now_ms = coordinator_now_ms(c);
+	if (store_trouble(c->store)->code == ERR_CORRUPT) /* found by a read: nothing it says counts any more */
+		coordinator_fail(c, store_trouble(c->store));
 	if (c->failed)
 		return;
 	hosts_tick(c, now_ms);

@@ -246,6 +246,7 @@ static struct host *host_enter(struct coordinator *c, const struct bus_peer *pee
 	host->rec = rec;
 	host->peer = *peer;
 	host->has_peer = true;
+	err_clear(&host->trouble); /* its heartbeats say if there is any */
 	return host;
 }
 
@@ -280,6 +281,21 @@ void hosts_hello(struct coordinator *c, const struct bus_peer *peer, const struc
 
 /* ---- heartbeats and inventories ---- */
 
+static void note_trouble(struct coordinator *c, struct host *host, const struct err *trouble)
+{
+	bool began = trouble->code != ERR_NONE && host->trouble.code == ERR_NONE;
+	bool ended = trouble->code == ERR_NONE && host->trouble.code != ERR_NONE;
+	host->trouble = *trouble;
+	if (began) {
+		log_warning("event=host-trouble host=%s code=%s text=\"%s\"", host->rec.name, err_name(trouble->code),
+		            trouble->text);
+		coordinator_note(c, host->rec.name, "host-trouble", "%s", trouble->text);
+	} else if (ended) {
+		log_notice("event=host-well host=%s", host->rec.name);
+		coordinator_note(c, host->rec.name, "host-well", "its journal can be written again");
+	}
+}
+
 void hosts_heartbeat(struct coordinator *c, struct host *host, const struct msg *msg)
 {
 	const struct msg_heartbeat *beat = &msg->u.heartbeat;
@@ -295,10 +311,13 @@ void hosts_heartbeat(struct coordinator *c, struct host *host, const struct msg 
 		coordinator_note(c, host->rec.name, "leftovers",
 		                 "%u leftovers in its journal; 'drover leftovers' lists them", beat->leftovers);
 	host->leftovers = beat->leftovers;
-	heard(c, host);
+	note_trouble(c, host, &beat->trouble);
+	/* Whoever cannot journal counts as unreachable: nobody may wait for what it would have to promise. */
+	if (host->trouble.code == ERR_NONE)
+		heard(c, host);
 	for (uint32_t i = 0; i < beat->session_count && !c->failed; i++)
 		runs_session(c, host, &beat->sessions[i]);
-	if (host->reconciled)
+	if (host->reconciled || host->trouble.code != ERR_NONE)
 		return;
 	host->reconciled = true; /* its sessions and votes are known: now it may get new work */
 	c->admit = true;
@@ -343,7 +362,8 @@ void hosts_inventory(struct coordinator *c, struct host *host, const struct msg 
 	}
 	log_debug("event=inventory host=%s vms=%u srs=%u", host->rec.name, host->inventory.vm_count,
 	          host->inventory.sr_count);
-	heard(c, host);
+	if (host->trouble.code == ERR_NONE)
+		heard(c, host);
 }
 
 void hosts_tick(struct coordinator *c, int64_t now_ms)

@@ -30,6 +30,7 @@ struct host {
 	int64_t inventory_ms; /* when it came; INT64_MIN: from the database */
 	struct msg_inventory inventory;
 	uint32_t session_count; /* in its newest heartbeat */
+	struct err trouble;     /* there too: it is connected, but counts as not heard of */
 };
 
 /* What one side was asked and has not answered yet. */
@@ -83,6 +84,7 @@ struct coordinator {
 	uint64_t dry_count; /* ever */
 	bool admit;         /* the queue is to be looked at */
 	bool failed;
+	struct err failure; /* why */
 	int64_t started_wall_ms;
 	uint64_t watchdog_ms; /* systemd's; 0: none */
 	int64_t watchdog_next_ms;

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Schema, epoch, events. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/paths.h"
 #include "coordinator/store_room.h"
 
 #define CLUSTER_ID_BYTES 16
@@ -86,22 +88,44 @@ static int start_epoch(struct store *store, struct err *err)
 	return 0;
 }
 
+/* Other records than those that were kept here are not begun in silence: numbers of migrations would come again.
+ * 1: there is a marker, and it is theirs; 0: there is none yet. */
+static int check_marker(const struct store *store, const char *marker, struct err *err)
+{
+	char known[LIMIT_ID];
+	int found = db_marker_read(marker, known, err);
+	if (found <= 0 || strcmp(known, store->cluster_id) == 0)
+		return found;
+	return err_set(
+		err, ERR_CORRUPT,
+		"%s: not the records that were kept here, which are gone; put them back from a backup, or remove "
+		"%s to begin with none",
+		store->db->path, marker);
+}
+
 int store_open(struct store **ret_store, const char *path, const struct clock *clock, struct err *err)
 {
+	char marker[PATHS_MAX + 32];
 	struct store *store = calloc(1, sizeof(*store));
 	if (!store)
 		return err_set(err, ERR_NO_MEMORY, "open %s: no memory", path);
+	(void)snprintf(marker, sizeof(marker), "%.*s.id", (int)sizeof(marker) - 4, path);
 	store->clock = clock;
 	if (db_open(&store->db, path, schema, sizeof(schema) / sizeof(schema[0]), true, err) != 0)
 		goto out;
 	if (db_begin(store->db, err) != 0)
 		goto out;
-	if (store_end(store, start_epoch(store, err) == 0, err) != 0)
+	int marked = start_epoch(store, err) == 0 ? check_marker(store, marker, err) : -1;
+	if (store_end(store, marked >= 0, err) != 0)
+		goto out;
+	if (marked == 0 && db_marker_write(marker, store->cluster_id, err) != 0)
 		goto out;
 	*ret_store = store;
 	return 0;
 out:
 	store_close(store);
+	if (err && err->code == ERR_CORRUPT)
+		return err_wrap(err, "the coordinator does not start until a backup of its records is put back");
 	return err_wrap(err, "open the coordinator's records");
 }
 
@@ -111,6 +135,11 @@ void store_close(struct store *store)
 		return;
 	db_close(store->db);
 	free(store);
+}
+
+const struct err *store_trouble(const struct store *store)
+{
+	return db_trouble(store->db);
 }
 
 const char *store_cluster_id(const struct store *store)

@@ -30,6 +30,8 @@ struct store;
 int store_open(struct store **ret_store, const char *path, const struct clock *clock, struct err *err);
 void store_close(struct store *store);
 
+/* What is wrong with what is under it: db_trouble(). */
+const struct err *store_trouble(const struct store *store);
 /* Random hex, made with the database. Lives as long as the store. */
 const char *store_cluster_id(const struct store *store);
 uint64_t store_epoch(const struct store *store);

@@ -200,6 +200,7 @@ static const struct field heartbeat_fields[] = {
 	NUMBER(U64, HEARTBEAT, inventory_digest, 0, UINT64_MAX),
 	LIST(FIELD_HEAP_LIST, HEARTBEAT, sessions, session_count, LIMIT_SESSIONS, .shape = &shape_session),
 	NUMBER(U32, HEARTBEAT, leftovers, 0, UINT32_MAX),
+	STRUCT(FIELD_STRUCT, HEARTBEAT, trouble, shape_cause),
 };
 static const struct shape shape_heartbeat = { sizeof(struct msg_heartbeat), &drover__heartbeat__descriptor,
 	                                      ROWS(heartbeat_fields) };

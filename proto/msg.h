@@ -173,6 +173,7 @@ struct msg_heartbeat {
 	uint32_t session_count;       /* <= LIMIT_SESSIONS */
 	struct msg_session *sessions; /* heap when decoded */
 	uint32_t leftovers; /* resources in its journal that nobody works on and that are not kept on purpose */
+	struct err trouble; /* why the agent can do nothing now (its journal cannot be written); ERR_NONE: none */
 };
 
 struct msg_heartbeat_ack {

@@ -129,3 +129,23 @@ submit() { # submit VM HOST [options]: prints the migration's id
 	out=$(drover migrate "$vm" --to "$to" "$@" --json) || fail "submit $vm: $out"
 	printf '%s\n' "$out" | jq -r .id
 }
+
+# ---- a fleet of a1 and b1 with the guest web1 that goes to and fro
+other() { [ "$1" = a1 ] && echo b1 || echo a1; }
+where() { drover vm list --json | jq -r '[.vms[] | select(.name == "web1" and .state == "running") | .host] | join(" ")'; }
+let_go() { :; } # for tests that stop processes: whoever stands still goes on
+settled() { # exactly one host has the guest, and no host has more to do
+	let_go
+	case $(where) in a1 | b1) ;; *) return 1 ;; esac
+	[ "$(drover list --json | jq '.migrations | length')" = 0 ]
+}
+final() { state_is "$1" "done" failed cancelled lost; }
+
+stop_daemon() { # HOME NAME
+	local pid
+	pid=$(cat "$FLEET/$1/run/$2.pid")
+	kill -TERM "$pid" 2>/dev/null || return 0
+	within 10 eval "let_go; ! kill -0 $pid 2>/dev/null"
+}
+
+all_is_right() (within 30 verify) 2>/dev/null

@@ -7,8 +7,6 @@
 . "$(dirname "$0")/crash_lib.sh"
 shift
 
-all_is_right() (within 30 verify) 2>/dev/null
-
 # One schedule: PARTY WHEN N. Sets `fired`: whether the party made so many writes.
 crash_at() {
 	local party=$1 when=$2 n=$3 source home daemon program mark=$FLEET/mark

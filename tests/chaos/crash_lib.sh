@@ -5,24 +5,9 @@ WRITES_MAX=120 # no party writes as often in one migration
 
 [ -e "$SHIM" ] || { echo "not ok - $SHIM is not built"; exit 1; }
 
-other() { [ "$1" = a1 ] && echo b1 || echo a1; }
-where() { drover vm list --json | jq -r '[.vms[] | select(.name == "web1" and .state == "running") | .host] | join(" ")'; }
 go_on() { kill -CONT "$(cat "$FLEET/mark")"; }
 # A write after the end, or of its own end, strikes as well.
 let_go() { [ ! -e "$FLEET/mark" ] || go_on 2>/dev/null || true; }
-settled() { # exactly one host has the guest, and no host has more to do
-	let_go
-	case $(where) in a1 | b1) ;; *) return 1 ;; esac
-	[ "$(drover list --json | jq '.migrations | length')" = 0 ]
-}
-final() { state_is "$1" "done" failed cancelled lost; }
-
-stop_daemon() { # HOME NAME
-	local pid
-	pid=$(cat "$FLEET/$1/run/$2.pid")
-	kill -TERM "$pid" 2>/dev/null || return 0
-	within 10 eval "let_go; ! kill -0 $pid 2>/dev/null"
-}
 
 # Sets home, daemon and program of a PARTY of a migration from SOURCE: who is to be stopped and started again with the shim
 # in its environment, and the program that it is meant for.

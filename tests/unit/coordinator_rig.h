@@ -597,7 +597,8 @@ static int end(void **state)
 	assert_int_equal(order('T'), 0);
 	/* the next test begins without what this one left undone */
 	char path[700];
-	static const char *const files[] = { "coordinator.db", "coordinator.db-wal", "coordinator.db-shm" };
+	static const char *const files[] = { "coordinator.db", "coordinator.db-wal", "coordinator.db-shm",
+		                             "coordinator.db.id" };
 	for (int i = 0; i < 3; i++) {
 		snprintf(path, sizeof(path), "%s/%s", paths.lib, files[i]);
 		(void)unlink(path);

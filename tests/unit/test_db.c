@@ -136,7 +136,7 @@ static void open__not_a_database_or_damaged__corrupt_with_remedy(void **state)
 	assert_int_equal(db_open(&db, path, steps, 2, false, &err), -1);
 	assert_int_equal(err.code, ERR_CORRUPT);
 	assert_non_null(strstr(err.text, path));
-	assert_non_null(strstr(err.text, "backup"));
+	assert_non_null(strstr(err.text, "move it away"));
 	assert_int_equal(ftruncate(fd, 0), 0);
 	db = open_at(1, false);
 	assert_int_equal(db_begin(db, &err), 0);
