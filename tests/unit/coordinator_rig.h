@@ -599,7 +599,7 @@ static int end(void **state)
 	char path[700];
 	static const char *const files[] = { "coordinator.db", "coordinator.db-wal", "coordinator.db-shm",
 		                             "coordinator.db.id" };
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 4; i++) {
 		snprintf(path, sizeof(path), "%s/%s", paths.lib, files[i]);
 		(void)unlink(path);
 	}

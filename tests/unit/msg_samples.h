@@ -245,6 +245,7 @@ static inline void sample_full(struct msg *msg, enum msg_kind kind, struct sampl
 		msg->u.heartbeat.leftovers = 2;
 		msg->u.heartbeat.session_count = 2;
 		msg->u.heartbeat.sessions = lists->sessions;
+		sample_cause(&msg->u.heartbeat.trouble);
 		sample_session(&lists->sessions[0], 17);
 		sample_session(&lists->sessions[1], 18);
 		break;

@@ -133,6 +133,7 @@ static void check(bool filled)
 }
 
 static const struct fault_rig rig = { .file = "lib/coordinator.db",
+	                              .beside = "lib/coordinator.db.id",
 	                              .open = open_store,
 	                              .close = close_store,
 	                              .handle = handle,

@@ -209,23 +209,6 @@ static void tables__every_member_of_every_struct_has_a_row(void **state)
 
 /* The bytes of each full sample. They change when a field's number, type or order does, which must not be, and when a
  * field is added to the sample: only then put the new digest here. */
-static void heartbeat__with_trouble__comes_back(void **state)
-{
-	(void)state;
-	struct msg msg, got;
-	struct sample_lists lists;
-	sample_full(&msg, MSG_HEARTBEAT, &lists);
-	sample_cause(&msg.u.heartbeat.trouble);
-	struct frame frame = encode(&msg);
-	memset(&got, 0, sizeof(got));
-	assert_int_equal(msg_decode(frame.bytes, frame.count, &got, NULL), 0);
-	free(frame.bytes);
-	assert_int_equal(got.u.heartbeat.trouble.code, msg.u.heartbeat.trouble.code);
-	assert_string_equal(got.u.heartbeat.trouble.text, msg.u.heartbeat.trouble.text);
-	assert_int_equal(got.u.heartbeat.session_count, 2);
-	msg_free(&got);
-}
-
 static void format__bytes_of_every_kind__as_they_always_were(void **state)
 {
 	(void)state;
@@ -478,7 +461,6 @@ int main(void)
 		cmocka_unit_test(samples__full__leave_no_field_of_any_table_empty),
 		cmocka_unit_test(tables__every_member_of_every_struct_has_a_row),
 		cmocka_unit_test(format__bytes_of_every_kind__as_they_always_were),
-		cmocka_unit_test(heartbeat__with_trouble__comes_back),
 		cmocka_unit_test(decode__spot_checks),
 		cmocka_unit_test(free__zeroed_message__harmless),
 		cmocka_unit_test(encode__empty_json__is_none),
