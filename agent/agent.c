@@ -81,7 +81,12 @@ bool agent_failed(const struct agent *agent)
 static void housekeeping(void *ctx)
 {
 	struct agent *agent = ctx;
-	int64_t now_ms = agent_now_ms();
+	int64_t now_ms = agent_now_ms(), slept_ms = now_ms - agent->kept_house_ms;
+	agent->kept_house_ms = now_ms;
+	if (slept_ms >= AGENT_STALL_MS) {
+		log_warning("event=slept slept_ms=%" PRId64, slept_ms);
+		agent->heard_ms += slept_ms; /* it could not be heard */
+	}
 	watch_journal(agent, now_ms);
 	if (now_ms - agent->heard_ms > (int64_t)agent->conf.orphan_grace_ms)
 		sessions_walk(agent, orphan);
@@ -122,7 +127,8 @@ static int start(struct agent *agent, struct err *err)
 		return -1;
 	if (journal_was_lost(agent->journal))
 		log_warning("event=journal-lost journal=%s", journal_id(agent->journal));
-	agent->heard_ms = agent_now_ms();
+	agent->heard_ms = agent->kept_house_ms = agent->start_ms = agent_now_ms();
+	agent->start_wall_ms = clock_real.wall_ms(&clock_real);
 	loop_on_child(agent->loop, on_child, agent);
 	agent->housekeeping_timer = loop_timer(agent->loop, AGENT_HOUSEKEEPING_MS, true, housekeeping, agent, err);
 	agent->inventory_timer = loop_timer(agent->loop, INVENTORY_INTERVAL_MS, true, look_round, agent, err);

@@ -15,6 +15,7 @@
 #define AGENT_HELLO_RETRY_MS 5000u /* refused or not answered: say hello again */
 #define AGENT_HOUSEKEEPING_MS 1000u
 #define AGENT_SWEEP_MS 10000        /* kept disks whose time is over, leftovers */
+#define AGENT_STALL_MS 5000         /* no housekeeping for so long: we slept, not the coordinator */
 #define AGENT_PROBE_MS 3000         /* while there are sessions, or trouble: can the journal be written? */
 #define INVENTORY_INTERVAL_MS 3000u /* between runs of the leg program's inventory */
 #define INVENTORY_LIMIT_MS 20000u   /* a leg program that takes longer is killed */
@@ -91,12 +92,13 @@ struct agent {
 	int64_t heard_ms; /* when the coordinator was heard last */
 	unsigned heartbeat_ms;
 	int heartbeat_timer, hello_timer, housekeeping_timer, inventory_timer, leg_timer;
-	int64_t swept_ms, probed_ms;
-	struct err trouble;       /* of the journal, as logged last */
-	bool failed;              /* the journal is damaged: the agent ends */
-	unsigned leftovers;       /* as logged last */
-	struct session *sessions; /* oldest first */
-	unsigned walking;         /* somebody walks the list */
+	int64_t swept_ms, probed_ms, kept_house_ms;
+	int64_t start_ms, start_wall_ms; /* both clocks when it started */
+	struct err trouble;              /* of the journal, as logged last */
+	bool failed;                     /* the journal is damaged: the agent ends */
+	unsigned leftovers;              /* as logged last */
+	struct session *sessions;        /* oldest first */
+	unsigned walking;                /* somebody walks the list */
 	struct dry_run *dry_runs;
 	struct inventory inventory;
 	unsigned char *packet; /* LIMIT_FRAME_BYTES */

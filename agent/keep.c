@@ -95,6 +95,15 @@ static void sweep_leg_files(struct agent *agent)
 		(void)closedir(dir);
 }
 
+/* A wall clock that was set forward makes nothing due: since the start of this agent no more time has passed than by
+ * the other clock. */
+static uint64_t due_wall_ms(const struct agent *agent)
+{
+	int64_t wall_ms = clock_real.wall_ms(&clock_real);
+	int64_t passed_ms = agent->start_wall_ms + (agent_now_ms() - agent->start_ms);
+	return (uint64_t)(wall_ms < passed_ms ? wall_ms : passed_ms);
+}
+
 void keep_sweep(struct agent *agent)
 {
 	sweep_leg_files(agent);
@@ -102,7 +111,7 @@ void keep_sweep(struct agent *agent)
 	size_t count = 0;
 	struct err err;
 	unsigned leftovers = 0;
-	uint64_t now_ms = (uint64_t)clock_real.wall_ms(&clock_real);
+	uint64_t now_ms = due_wall_ms(agent);
 	if (journal_resource_list(agent->journal, 0, 0, &list, &count, &err) < 0) {
 		log_error("event=journal error=\"%s\"", err.text);
 		return;

@@ -200,10 +200,15 @@ void coordinator_on_message(void *ctx, const struct bus_peer *peer, const struct
 		runs_admit(c);
 }
 
-static void on_tick(void *ctx)
+void coordinator_tick(struct coordinator *c)
 {
-	struct coordinator *c = ctx;
-	int64_t now_ms = coordinator_now_ms(c);
+	int64_t now_ms = coordinator_now_ms(c), slept_ms = c->ticked_ms != 0 ? now_ms - c->ticked_ms : 0;
+	c->ticked_ms = now_ms;
+	if (slept_ms >= STALL_MS) {
+		log_warning("event=slept slept_ms=%lld", (long long)slept_ms);
+		hosts_slept(c, slept_ms);
+		runs_slept(c, now_ms);
+	}
 	if (store_trouble(c->store)->code == ERR_CORRUPT) /* found by a read: nothing it says counts any more */
 		coordinator_fail(c, store_trouble(c->store));
 	if (c->failed)
@@ -217,6 +222,11 @@ static void on_tick(void *ctx)
 		(void)sd_notify(0, "WATCHDOG=1");
 		c->watchdog_next_ms = now_ms + (int64_t)c->watchdog_ms / 2;
 	}
+}
+
+static void on_tick(void *ctx)
+{
+	coordinator_tick(ctx);
 }
 
 static int write_endpoint(const struct coordinator *c, struct err *err)

@@ -366,6 +366,12 @@ void hosts_inventory(struct coordinator *c, struct host *host, const struct msg 
 		heard(c, host);
 }
 
+void hosts_slept(struct coordinator *c, int64_t slept_ms)
+{
+	for (size_t i = 0; i < c->host_count; i++)
+		c->hosts[i]->heard_ms += slept_ms;
+}
+
 void hosts_tick(struct coordinator *c, int64_t now_ms)
 {
 	for (size_t i = 0; i < c->host_count && !c->failed; i++) {

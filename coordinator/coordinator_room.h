@@ -10,6 +10,7 @@
 
 #define TICK_MS 50                 /* how exact deadlines and retries are */
 #define HEARTBEAT_MAX_MS 60000u    /* of any number of hosts */
+#define STALL_MS 2000              /* no tick for so long: we slept (suspended, stopped), not the hosts */
 #define START_GRACE_MS 5000        /* after a start, agents get that much longer to be heard */
 #define INVENTORY_REFRESH_MS 60000 /* free amounts move without a new digest: ask again that often */
 #define HOST_SEEN_SAVE_MS 60000    /* how often a host's last sign of life is written down */
@@ -86,6 +87,7 @@ struct coordinator {
 	bool failed;
 	struct err failure; /* why */
 	int64_t started_wall_ms;
+	int64_t ticked_ms;    /* the newest tick; 0: none yet */
 	uint64_t watchdog_ms; /* systemd's; 0: none */
 	int64_t watchdog_next_ms;
 };
@@ -99,6 +101,8 @@ void coordinator_fail(struct coordinator *c, const struct err *err);
 struct msg coordinator_msg(const struct coordinator *c, enum msg_kind kind);
 /* Makes our epoch higher than one that an agent has seen. False: it failed, and so did the coordinator. */
 bool coordinator_raise_epoch(struct coordinator *c, uint64_t seen, const char *by);
+/* What time brings: suspicions, deadlines, retries. */
+void coordinator_tick(struct coordinator *c);
 /* Events that concern no migration. */
 void coordinator_note(struct coordinator *c, const char *host, const char *kind, const char *format, ...)
 	__attribute__((format(printf, 4, 5)));
@@ -120,6 +124,8 @@ bool hosts_speak(struct coordinator *c, const struct bus_peer *peer, const struc
 void hosts_hello(struct coordinator *c, const struct bus_peer *peer, const struct msg *msg);
 void hosts_heartbeat(struct coordinator *c, struct host *host, const struct msg *msg);
 void hosts_inventory(struct coordinator *c, struct host *host, const struct msg *msg);
+/* Nobody could be heard for so long. */
+void hosts_slept(struct coordinator *c, int64_t slept_ms);
 void hosts_tick(struct coordinator *c, int64_t now_ms);
 /* Connected, and has told what its journal holds since then: it may get new work. */
 bool host_is_ready(const struct host *host);
@@ -145,6 +151,8 @@ void runs_host_identity(struct coordinator *c, const struct host *host);
 void runs_session(struct coordinator *c, struct host *host, const struct msg_session *session);
 void runs_answer(struct coordinator *c, struct host *host, const struct msg *msg);
 void runs_progress(struct coordinator *c, struct host *host, const struct msg *msg);
+/* Nobody is late who could not be heard. */
+void runs_slept(struct coordinator *c, int64_t now_ms);
 void runs_tick(struct coordinator *c, int64_t now_ms);
 void runs_admit(struct coordinator *c);
 static inline const char *run_host(const struct store_migration *rec, enum side side)

@@ -64,8 +64,9 @@ static void set_deadline(struct coordinator *c, struct run *run, int64_t spent_m
 	run->deadline_ms = 0;
 	if (limit_ms == 0)
 		return;
-	/* After a restart nobody is late before he had a chance to be heard. */
-	int64_t left_ms = limit_ms - spent_ms;
+	/* After a restart nobody is late before he had a chance to be heard; and what was spent is the wall clock's
+	 * word, which may have been set meanwhile: it takes no more than half. */
+	int64_t left_ms = limit_ms - (spent_ms < limit_ms / 2 ? spent_ms : limit_ms / 2);
 	if (spent_ms > 0 && left_ms < 2 * START_GRACE_MS)
 		left_ms = 2 * START_GRACE_MS;
 	run->deadline_ms = coordinator_now_ms(c) + left_ms;

@@ -324,6 +324,13 @@ static void tick_retry(struct coordinator *c, struct run *run, enum side side, i
 		run_event(c, run, &(struct migration_event) { .kind = MIGRATION_EVENT_RETRY, .side = side }, NULL);
 }
 
+void runs_slept(struct coordinator *c, int64_t now_ms)
+{
+	for (size_t i = 0; i < c->run_count; i++)
+		if (c->runs[i]->deadline_ms != 0 && c->runs[i]->deadline_ms < now_ms + START_GRACE_MS)
+			c->runs[i]->deadline_ms = now_ms + START_GRACE_MS;
+}
+
 void runs_tick(struct coordinator *c, int64_t now_ms)
 {
 	for (size_t i = 0; i < c->run_count && !c->failed; i++) {

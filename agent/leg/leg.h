@@ -33,6 +33,7 @@
 #include "common/verdict.h"
 #include "proto/msg.h"
 
+#define LEG_STALL_MS 5000   /* a tick that is so late: we were suspended or stopped */
 #define LEG_PROGRESS_MS 500 /* progress, retries and watches go by this tick */
 
 struct leg_options {

@@ -73,6 +73,11 @@ static void check_orphan(struct leg *leg)
 
 void leg_tick(struct leg *leg)
 {
+	int64_t late_ms = leg_now_ms() - leg->tick_at_ms;
+	if (late_ms >= LEG_STALL_MS) { /* we slept: the agent could not be seen */
+		log_warning("event=slept migration=%" PRIu64 " slept_ms=%" PRId64, leg->options.migration, late_ms);
+		leg->agent_seen_ms += late_ms;
+	}
 	leg->tick_at_ms = leg_now_ms() + LEG_PROGRESS_MS;
 	check_orphan(leg);
 	if (!leg->recovering)

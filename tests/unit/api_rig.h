@@ -25,7 +25,7 @@ static struct paths paths;
 static struct loop *loop;
 static struct coordinator *c;
 
-static int64_t test_now_ms;
+static int64_t test_now_ms, test_wall_jump_ms;
 static int64_t test_now(const struct clock *self)
 {
 	(void)self;
@@ -34,7 +34,7 @@ static int64_t test_now(const struct clock *self)
 static int64_t test_wall(const struct clock *self)
 {
 	(void)self;
-	return 1700000000000 + test_now_ms;
+	return 1700000000000 + test_now_ms + test_wall_jump_ms;
 }
 static const struct clock test_clock = { test_now, test_wall };
 
@@ -154,6 +154,7 @@ static int begin(void **state)
 		return -1;
 	log_level_set((enum log_level)0);
 	test_now_ms = 1000000;
+	test_wall_jump_ms = 0;
 	if (keys_generate(&paths, "coordinator", ROLE_COORDINATOR, NULL, &err) != 0)
 		fail_msg("%s", err.text);
 	snprintf(path, sizeof(path), "%s/coordinator.conf", paths.etc);

@@ -66,8 +66,10 @@ UNIT_TESTS += test_power
 test_power_ROOMS = sim common
 $(B)/test/test_power: $(B)/obj/agent/sim/power_shim.o
 # With a VFS and an allocator between SQLite and the machine that fail when they are told to.
-UNIT_TESTS += test_faults_store test_faults_journal
+UNIT_TESTS += test_faults_store test_faults_journal test_faults_coordinator
 test_faults_store_ROOMS = coord ccore shell proto common
 test_faults_journal_ROOMS = journal acore shell proto common
+test_faults_coordinator_ROOMS = coord ccore shell proto common
+$(B)/test/test_faults_coordinator: $(B)/obj/tests/faults/fault_vfs.o
 FAULT_O = $(B)/obj/tests/faults/fault_vfs.o $(B)/obj/tests/faults/fault_rig.o
 $(B)/test/test_faults_store $(B)/test/test_faults_journal: $(FAULT_O)
