@@ -160,8 +160,6 @@ static int set_pragmas(struct db *db, struct err *err)
 	sqlite3_extended_result_codes(db->handle, 1);
 	sqlite3_busy_timeout(db->handle, BUSY_TIMEOUT_MS);
 	sqlite3_db_config(db->handle, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, (int *)NULL);
-	if (set_wal(db, err) < 0)
-		return -1;
 	snprintf(sql, sizeof(sql),
 	         "PRAGMA synchronous=FULL; PRAGMA foreign_keys=ON; PRAGMA cell_size_check=ON; "
 	         "PRAGMA wal_autocheckpoint=%d; PRAGMA journal_size_limit=%d",
@@ -224,6 +222,24 @@ static int run_steps(struct db *db, const struct db_migration *migrations, unsig
 	return simple(db, sql, err);
 }
 
+/* Before anything is changed: is it ours, and not too new? One without a version that has tables is another program's.
+ */
+static int check_ours(struct db *db, unsigned count, struct err *err)
+{
+	int64_t version = 0;
+	struct sqlite3_stmt *stmt = db_query(db, err, "SELECT count(*) FROM sqlite_master", "");
+	int row = stmt ? db_step(db, stmt, err) : -1;
+	bool tables = row == 1 && db_int(stmt, 0) > 0;
+	db_end(stmt);
+	/* Its version after its tables: another process may be making both. */
+	if (row < 0 || read_version(db, &version, err) < 0)
+		return -1;
+	if (version == 0 && tables)
+		return err_set(err, ERR_CORRUPT, "%s: damaged (it is another program's database); move it away",
+		               db->path);
+	return check_version(db, version, count, err);
+}
+
 static int migrate(struct db *db, const struct db_migration *migrations, unsigned count, struct err *err)
 {
 	int64_t version = 0;
@@ -282,7 +298,8 @@ int db_open(struct db **ret_db, const char *path, const struct db_migration *mig
 		return err_set(err, ERR_CONFIG, "open %.100s: path too long", path);
 	}
 	if ((exclusive && take_lock(path, &db->lock_fd, err) < 0) || open_handle(db, err) < 0 ||
-	    set_pragmas(db, err) < 0 || check_health(db, err) < 0 || migrate(db, migrations, count, err) < 0) {
+	    set_pragmas(db, err) < 0 || check_health(db, err) < 0 || check_ours(db, count, err) < 0 ||
+	    set_wal(db, err) < 0 || migrate(db, migrations, count, err) < 0) {
 		db_close(db);
 		return -1;
 	}

@@ -106,6 +106,21 @@ static void open__newer__refused(void **state)
 	assert_non_null(strstr(err.text, "version 2"));
 }
 
+static void open__of_another_program__refused_and_untouched(void **state)
+{
+	(void)state;
+	struct db *db = NULL;
+	struct err err;
+	sqlite3 *other = NULL;
+	assert_int_equal(sqlite3_open(path, &other), SQLITE_OK);
+	assert_int_equal(sqlite3_exec(other, "CREATE TABLE theirs(x)", NULL, NULL, NULL), SQLITE_OK);
+	assert_int_equal(db_open(&db, path, steps, 2, false, &err), -1);
+	assert_int_equal(err.code, ERR_CORRUPT);
+	assert_non_null(strstr(err.text, "another program"));
+	assert_int_equal(sqlite3_exec(other, "SELECT * FROM vm", NULL, NULL, NULL), SQLITE_ERROR);
+	assert_int_equal(sqlite3_close(other), SQLITE_OK);
+}
+
 static void open__step_fails__nothing_changed(void **state)
 {
 	(void)state;
@@ -352,6 +367,7 @@ int main(void)
 		DB_TEST(open__fresh__private_and_durable),
 		DB_TEST(open__older__migrated_with_its_data),
 		DB_TEST(open__newer__refused),
+		DB_TEST(open__of_another_program__refused_and_untouched),
 		DB_TEST(open__step_fails__nothing_changed),
 		DB_TEST(open__not_a_database_or_damaged__corrupt_with_remedy),
 		DB_TEST(open__no_folder__io),

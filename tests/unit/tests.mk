@@ -73,3 +73,5 @@ test_faults_coordinator_ROOMS = coord ccore shell proto common
 $(B)/test/test_faults_coordinator: $(B)/obj/tests/faults/fault_vfs.o
 FAULT_O = $(B)/obj/tests/faults/fault_vfs.o $(B)/obj/tests/faults/fault_rig.o
 $(B)/test/test_faults_store $(B)/test/test_faults_journal: $(FAULT_O)
+UNIT_TESTS += test_schema
+test_schema_ROOMS = coord ccore journal acore shell proto common
