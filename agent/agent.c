@@ -123,7 +123,7 @@ static int start(struct agent *agent, struct err *err)
 		return -1;
 	if (agent_conf_leg(&agent->conf, agent->leg_path, &agent->leg_err) < 0)
 		log_error("event=no-leg-program error=\"%s\"", agent->leg_err.text);
-	if (journal_open(&agent->journal, &agent->paths, err) < 0)
+	if (journal_find(&agent->paths, err) < 0 || journal_open(&agent->journal, &agent->paths, err) < 0)
 		return -1;
 	if (journal_was_lost(agent->journal))
 		log_warning("event=journal-lost journal=%s", journal_id(agent->journal));

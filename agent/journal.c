@@ -14,16 +14,6 @@ enum { JOURNAL_ID_BYTES = 16 };
 
 /* ---- identity ---- */
 
-/* An empty file where a journal was is no new journal; one that is gone is (V11). */
-static int check_empty(const char *path, const char *marker, struct err *err)
-{
-	struct stat st;
-	char known[LIMIT_ID];
-	if (stat(path, &st) < 0 || st.st_size > 0 || db_marker_read(marker, known, err) != 1)
-		return 0;
-	return err_set(err, ERR_CORRUPT, "%s: damaged (empty, and there was a journal here)", path);
-}
-
 static int meta_text(struct journal *journal, const char *key, char *ret_text, size_t bytes, int64_t *ret_number,
                      struct err *err)
 {
@@ -67,6 +57,32 @@ static int identify(struct journal *journal, const char *marker, struct err *err
 	return db_marker_write(marker, journal->id, err);
 }
 
+static int unusable(struct err *err)
+{
+	if (err && err->code == ERR_CORRUPT)
+		return err_wrap(err,
+		                "journal: this host keeps out of migrations until its journal is moved away: then it "
+		                "begins a new one, and does not vote in what it no longer knows");
+	return err_wrap(err, "journal");
+}
+
+int journal_find(const struct paths *paths, struct err *err)
+{
+	char path[PATHS_MAX + 16], marker[PATHS_MAX + 16], known[LIMIT_ID];
+	struct stat st;
+	(void)snprintf(path, sizeof(path), "%s/journal.db", paths->lib);
+	(void)snprintf(marker, sizeof(marker), "%s/journal.id", paths->lib);
+	if (stat(path, &st) < 0)
+		return 0;
+	if (st.st_size > 0)
+		return 1;
+	int marked = db_marker_read(marker, known, err);
+	if (marked <= 0)
+		return marked;
+	err_set(err, ERR_CORRUPT, "%s: damaged (empty, and there was a journal here)", path);
+	return unusable(err);
+}
+
 int journal_open(struct journal **ret_journal, const struct paths *paths, struct err *err)
 {
 	char path[PATHS_MAX + 16], marker[PATHS_MAX + 16];
@@ -76,15 +92,10 @@ int journal_open(struct journal **ret_journal, const struct paths *paths, struct
 	(void)pthread_mutex_init(&journal->lock, NULL);
 	(void)snprintf(path, sizeof(path), "%s/journal.db", paths->lib);
 	(void)snprintf(marker, sizeof(marker), "%s/journal.id", paths->lib);
-	if (check_empty(path, marker, err) < 0 ||
-	    db_open(&journal->db, path, journal_migrations, journal_migration_count, false, err) < 0 ||
+	if (db_open(&journal->db, path, journal_migrations, journal_migration_count, false, err) < 0 ||
 	    identify(journal, marker, err) < 0) {
 		journal_close(journal);
-		if (err && err->code == ERR_CORRUPT)
-			return err_wrap(err,
-			                "journal: this host keeps out of migrations until its journal is moved away: "
-			                "then it begins a new one, and does not vote in what it no longer knows");
-		return err_wrap(err, "journal");
+		return unusable(err);
 	}
 	*ret_journal = journal;
 	return 0;

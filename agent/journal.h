@@ -24,6 +24,9 @@
 
 struct journal;
 
+/* Looks for lib/journal.db. 1: it is there; 0: none yet; -1: it is empty where one was. For the agent before it makes
+ * one, and for legs, which never do. */
+int journal_find(const struct paths *paths, struct err *err);
 /* Opens lib/journal.db (makes it). */
 int journal_open(struct journal **ret_journal, const struct paths *paths, struct err *err);
 void journal_close(struct journal *journal);

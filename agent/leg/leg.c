@@ -46,6 +46,9 @@ static int start(struct leg *leg, struct err *err)
 		return err_set(err, ERR_NO_MEMORY, "configuration");
 	snprintf(leg->identity_path, sizeof(leg->identity_path), "%s/leg-%" PRIu64 ".identity", leg->paths.run,
 	         leg->options.migration);
+	int there = journal_find(&leg->paths, err);
+	if (there <= 0)
+		return there < 0 ? -1 : err_set(err, ERR_HOST_LOST, "the journal is gone");
 	if (agent_conf_load(leg->conf, &leg->paths, NULL, err) || journal_open(&leg->journal, &leg->paths, err) ||
 	    leg_load(leg, err) || tls_identity_open(&leg->identity, leg->identity_path, leg->options.recover, err) ||
 	    (*leg->peer_fingerprint && tls_expect(leg->identity, leg->peer_fingerprint, err)))

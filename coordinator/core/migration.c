@@ -257,8 +257,11 @@ static void settle_committed(struct migration_core *core)
 static void settle_rolling_back(struct migration_core *core)
 {
 	const struct migration_side *source = &core->side[0], *destination = &core->side[1];
-	/* The VM runs there for certain, or its host says that it does not. */
-	if (!source->done[STEP_ABORT] && !source->written_off)
+	/* V11: one whose journal was lost cannot say so. Without a verdict it was never granted the switchover: its VM
+	 * runs. */
+	bool source_knows_nothing = source->journal_lost && (!abort_decided(&core->facts) || core->facts.resumed);
+	/* Else: the VM runs there for certain, or its host says that it does not. */
+	if (!source->done[STEP_ABORT] && !source_knows_nothing && !source->written_off)
 		return;
 	if (!destination->done[STEP_ABORT] && !unreachable(destination) && !destination->written_off)
 		return;

@@ -477,6 +477,29 @@ static void journal_lost__counts_as_unreachable(void **state)
 	assert_state(MIGRATION_ROLLING_BACK);
 }
 
+/* It cannot say that the VM runs, and never will; but it was never granted the switchover. After a verdict it may have
+ * suspended the VM, and nobody but an operator can tell. */
+static void rolling_back__journal_of_the_source_lost__ends_unless_there_was_a_verdict(void **state)
+{
+	(void)state;
+	reach_state(MIGRATION_COPYING);
+	simple(MIGRATION_EVENT_JOURNAL_LOST, SIDE_SOURCE);
+	assert_state(MIGRATION_ROLLING_BACK);
+	refused(SIDE_SOURCE, STEP_ABORT, ERR_HOST_LOST);
+	assert_state(MIGRATION_ROLLING_BACK);
+	done(SIDE_DESTINATION, STEP_ABORT);
+	assert_state(MIGRATION_FAILED);
+	assert_int_equal(core.cause, ERR_HOST_LOST);
+	assert_string_equal(migration_authority(&core), "source");
+	assert_true(core.side[0].cleanup_owed); /* listed as left over */
+	reach_state(MIGRATION_SWITCHING);
+	report(SIDE_DESTINATION, PHASE_ROLLING_BACK, votes(VOTE_NONE, VOTE_ABORT));
+	simple(MIGRATION_EVENT_JOURNAL_LOST, SIDE_SOURCE);
+	assert_state(MIGRATION_ROLLING_BACK);
+	done(SIDE_DESTINATION, STEP_ABORT);
+	assert_state(MIGRATION_ROLLING_BACK);
+}
+
 static void copying__record_older_than_the_journals__the_votes_count(void **state)
 {
 	(void)state;
@@ -528,6 +551,7 @@ int main(void)
 		TEST(committed__destination_rebooted_with_the_vm__is_lost),
 		TEST(committed__source_away__waits_and_then_releases),
 		TEST(journal_lost__counts_as_unreachable),
+		TEST(rolling_back__journal_of_the_source_lost__ends_unless_there_was_a_verdict),
 		TEST(copying__record_older_than_the_journals__the_votes_count),
 		TEST(vote_that_contradicts__is_not_believed),
 	};
