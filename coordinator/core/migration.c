@@ -254,14 +254,20 @@ static void settle_committed(struct migration_core *core)
 		finish(core, MIGRATION_DONE);
 }
 
+/* V11: a source whose journal was lost cannot say that its VM runs. But what ended before the switchover was granted
+ * has not suspended it. */
+static bool never_suspended(const struct migration_core *core)
+{
+	const struct verdict_facts *facts = &core->facts;
+	bool ended_before = core->cause_step >= STEP_CHECK && core->cause_step <= STEP_COPY && !facts->suspended;
+	return core->side[0].journal_lost && (ended_before || facts->resumed);
+}
+
 static void settle_rolling_back(struct migration_core *core)
 {
 	const struct migration_side *source = &core->side[0], *destination = &core->side[1];
-	/* V11: one whose journal was lost cannot say so. Without a verdict it was never granted the switchover: its VM
-	 * runs. */
-	bool source_knows_nothing = source->journal_lost && (!abort_decided(&core->facts) || core->facts.resumed);
-	/* Else: the VM runs there for certain, or its host says that it does not. */
-	if (!source->done[STEP_ABORT] && !source_knows_nothing && !source->written_off)
+	/* The VM runs there for certain, or its host says that it does not. */
+	if (!source->done[STEP_ABORT] && !never_suspended(core) && !source->written_off)
 		return;
 	if (!destination->done[STEP_ABORT] && !unreachable(destination) && !destination->written_off)
 		return;

@@ -477,9 +477,9 @@ static void journal_lost__counts_as_unreachable(void **state)
 	assert_state(MIGRATION_ROLLING_BACK);
 }
 
-/* It cannot say that the VM runs, and never will; but it was never granted the switchover. After a verdict it may have
+/* It cannot say that the VM runs, and never will; but it was never granted the switchover. After a grant it may have
  * suspended the VM, and nobody but an operator can tell. */
-static void rolling_back__journal_of_the_source_lost__ends_unless_there_was_a_verdict(void **state)
+static void rolling_back__journal_of_the_source_lost__ends_unless_it_was_granted(void **state)
 {
 	(void)state;
 	reach_state(MIGRATION_COPYING);
@@ -487,6 +487,8 @@ static void rolling_back__journal_of_the_source_lost__ends_unless_there_was_a_ve
 	assert_state(MIGRATION_ROLLING_BACK);
 	refused(SIDE_SOURCE, STEP_ABORT, ERR_HOST_LOST);
 	assert_state(MIGRATION_ROLLING_BACK);
+	struct verdict_facts renounced = { .renounced = true };
+	report(SIDE_DESTINATION, PHASE_ROLLING_BACK, renounced);
 	done(SIDE_DESTINATION, STEP_ABORT);
 	assert_state(MIGRATION_FAILED);
 	assert_int_equal(core.cause, ERR_HOST_LOST);
@@ -551,7 +553,7 @@ int main(void)
 		TEST(committed__destination_rebooted_with_the_vm__is_lost),
 		TEST(committed__source_away__waits_and_then_releases),
 		TEST(journal_lost__counts_as_unreachable),
-		TEST(rolling_back__journal_of_the_source_lost__ends_unless_there_was_a_verdict),
+		TEST(rolling_back__journal_of_the_source_lost__ends_unless_it_was_granted),
 		TEST(copying__record_older_than_the_journals__the_votes_count),
 		TEST(vote_that_contradicts__is_not_believed),
 	};
