@@ -136,7 +136,7 @@ static int connect_peer(struct sim_leg *self, struct err *err)
 		if (strcmp(peer->fingerprint, self->expected) != 0)
 			return err_set(err, ERR_DENIED, "that peer has another certificate");
 		if (strcmp(self->fingerprint, peer->expected) == 0 && !peer->leg.link) {
-			wire_connect(self, peer);
+			wire_connect(self, peer, false);
 			leg_post_begun(&self->leg);
 			return 1;
 		}

@@ -283,8 +283,14 @@ void legs_packet(unsigned leg_pid, const void *bytes, size_t count)
 
 /* ---- identity, listening ---- */
 
-int tls_identity_new(struct tls_identity **ret_identity, struct err *err)
+/* What is kept in run/ for the next leg is gone with a boot of the host. */
+int tls_identity_open(struct tls_identity **ret_identity, const char *path, bool again, struct err *err)
 {
+	(void)path, (void)again;
+	const struct leg_options *options = &making->leg.options;
+	(void)snprintf(making->fingerprint, sizeof(making->fingerprint), "%016x%016" PRIx64 "%016x%016x",
+	               making->proc->machine->index, options->migration, options->generation,
+	               making->proc->machine->boots);
 	*ret_identity = calloc(1, sizeof(**ret_identity));
 	if (!*ret_identity)
 		return err_set(err, ERR_NO_MEMORY, "identity");
@@ -363,6 +369,7 @@ static void tick(void *ctx, uint64_t unused)
 	self->leg.tick_at_ms = leg_now_ms() + LEG_PROGRESS_MS;
 	event_add(LEG_PROGRESS_MS * MS, self->proc->pid, tick, self, 0, false);
 	leg_tick(&self->leg);
+	wire_tend_line(self);
 	settle(self);
 }
 
@@ -374,7 +381,8 @@ static int leg_begin(struct sim_leg *self, struct err *err)
 	leg->paths = self->proc->machine->paths;
 	leg->conf = self->proc->machine->conf;
 	if (journal_open(&leg->journal, &leg->paths, err) || leg_load(leg, err) ||
-	    tls_identity_new(&leg->identity, err))
+	    tls_identity_open(&leg->identity, "", leg->options.recover, err) ||
+	    (*leg->peer_fingerprint && tls_expect(leg->identity, leg->peer_fingerprint, err)))
 		return -1;
 	leg->work = cancel_new(err);
 	leg->queue = leg->work ? queue_new(err) : NULL;
@@ -383,6 +391,8 @@ static int leg_begin(struct sim_leg *self, struct err *err)
 	if (!leg->conductor || !leg->control || leg->side->make(leg, err) || leg->ops->open(&leg->hv, &leg->paths, err))
 		return -1;
 	leg->control->leg = self;
+	if (leg->options.side == SIDE_DESTINATION && *leg->endpoint) /* at the endpoint of the leg that it follows */
+		(void)sscanf(leg->endpoint, "%*[^:]:%u", &self->port);
 	leg->agent_seen_ms = leg_now_ms();
 	return 0;
 }
@@ -437,7 +447,6 @@ struct proc *legs_start(uint64_t migration, uint32_t generation, enum side side,
 	self->leg.side = side == SIDE_SOURCE ? &leg_source : &leg_dest;
 	self->leg.signal_fd = self->leg.lock_fd = -1;
 	pthread_mutex_init(&self->leg.link_lock, NULL);
-	(void)snprintf(self->fingerprint, sizeof(self->fingerprint), "%064x", self->proc->pid);
 	event_add(chance_us(1 * MS, 40 * MS), self->proc->pid, main_of_leg, self, 0, false);
 	return self->proc;
 }

@@ -37,6 +37,7 @@ struct sim_leg {
 	int64_t wait_us; /* of the job that returned JOB_AGAIN */
 	int agent_fd;    /* -1: none */
 	bool listening;
+	int64_t line_at_us; /* when the line for votes is looked after next */
 	char fingerprint[LIMIT_ID], expected[LIMIT_ID];
 };
 static inline struct sim_leg *sim_leg_of(struct leg *leg)
@@ -47,8 +48,10 @@ struct sim_leg *sim_leg_find(unsigned pid);
 struct sim_leg *sim_leg_at(const char *endpoint); /* who listens there; NULL: nobody */
 
 /* ---- wire.c ---- */
-/* Connects two legs: each has its end as stream 0. */
-void wire_connect(struct sim_leg *source, struct sim_leg *dest);
+/* Connects two legs: each has its end as stream 0, or (`line`) as the line for votes. */
+void wire_connect(struct sim_leg *source, struct sim_leg *dest, bool line);
 bool wire_is_up(struct leg *leg);
+/* What voteline_tick() does, once a second. */
+void wire_tend_line(struct sim_leg *self);
 
 #endif

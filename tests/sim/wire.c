@@ -15,7 +15,7 @@ struct link {
 
 struct wire {
 	struct wire *next;
-	bool up;
+	bool up, line;
 	unsigned pid[2];
 	struct machine *machine[2];
 	struct link *link[2]; /* NULL: let go of */
@@ -47,8 +47,10 @@ static void on_down(void *ctx, uint64_t end)
 	struct err err;
 	if (!leg || !wire->link[end] || leg->leg.link != wire->link[end])
 		return;
-	if (end == 1 && leg->copy.ended)
-		return; /* everything is here */
+	if (wire->line || (end == 1 && leg->copy.ended))
+		return; /* nothing hangs on it; or everything is here */
+	if (end == 0)
+		atomic_store(&leg->leg.link_lost, true);
 	err_set(&err, ERR_PEER_LOST, "the other leg is gone");
 	leg_post_fail(&leg->leg, &err);
 }
@@ -87,6 +89,8 @@ static int take(struct sim_leg *leg, const struct frame *frame, struct err *err)
 {
 	struct verdict_facts facts;
 	struct err cause;
+	if (frame->wire->line && frame->type != FRAME_FACTS)
+		return err_set(err, ERR_PROTOCOL, "%s frame on the line for votes", frame_type_name(frame->type));
 	switch ((int)frame->type) {
 	case FRAME_FACTS:
 		if (frame_facts_get(frame->payload, frame->bytes, &facts, err))
@@ -154,13 +158,14 @@ void link_stop(struct link *link)
 
 /* ---- wires ---- */
 
-void wire_connect(struct sim_leg *source, struct sim_leg *dest)
+void wire_connect(struct sim_leg *source, struct sim_leg *dest, bool line)
 {
 	struct wire *wire = calloc(1, sizeof(*wire));
 	struct sim_leg *ends[] = { source, dest };
 	if (!wire)
 		abort();
 	wire->up = true;
+	wire->line = line;
 	wire->next = wires;
 	wires = wire;
 	for (unsigned end = 0; end < 2; end++) {
@@ -214,4 +219,38 @@ bool wires_break_one(void)
 	if (found)
 		go_down(found, 0);
 	return found != NULL;
+}
+
+/* ---- the line for votes: as voteline.c decides ---- */
+
+static bool wants_line(const struct leg *leg)
+{
+	if (!leg->local.granted || !*leg->endpoint || leg->released || leg->recovering)
+		return false;
+	if (leg->options.side == SIDE_DESTINATION)
+		return leg->local.complete || leg->options.recover || cancel_fired(leg->work);
+	return (leg->options.recover || atomic_load(&leg->link_lost)) && leg->facts.stream_ended && !leg->settled &&
+	       !(leg->busy & JOB_COPY);
+}
+
+void wire_tend_line(struct sim_leg *self)
+{
+	struct leg *leg = &self->leg;
+	int64_t since_us;
+	if (world_now_us < self->line_at_us)
+		return;
+	self->line_at_us = world_now_us + SECOND;
+	if (leg->options.side != SIDE_SOURCE || !wants_line(leg) || wire_is_up(leg))
+		return;
+	struct sim_leg *peer = sim_leg_at(leg->endpoint);
+	if (!peer || !wants_line(&peer->leg) ||
+	    machines_legs_cut(self->proc->machine, peer->proc->machine, &since_us) ||
+	    strcmp(peer->fingerprint, self->expected) != 0 || strcmp(self->fingerprint, peer->expected) != 0)
+		return;
+	link_stop(leg_link_take(leg));
+	link_stop(leg_link_take(&peer->leg));
+	wire_connect(self, peer, true);
+	trace("a line for votes to process %u", peer->proc->pid);
+	leg_post_link_up(leg);
+	leg_post_link_up(&peer->leg);
 }
