@@ -184,6 +184,25 @@ static void migration__source_to_be_kept__its_disks_stay_and_are_journaled(void 
 	forget_both(move);
 }
 
+/* As one that was killed while it listed the disks had left it. */
+static void release__some_disks_were_listed__all_go(void **state)
+{
+	struct move *move = *state;
+	struct err err = { 0 };
+	struct journal_resource first = { .kind = RESOURCE_SOURCE_DISK,
+		                          .migration = MIGRATION,
+		                          .generation = GENERATION };
+	until_ready(move);
+	memcpy(first.name, move->record.disks[0].name, sizeof(first.name));
+	memcpy(first.path, move->record.disks[0].path, sizeof(first.path));
+	rig_ok(journal_resource_add(move->s.journal, &first, &first.id, &err), &err);
+	both(move, STEP_SWITCH);
+	AWAIT(move, move->s.report.facts.running);
+	both(move, STEP_RELEASE);
+	assert_moved(move);
+	forget_both(move);
+}
+
 static void abort__while_copying__source_is_free_at_once_and_nothing_is_left(void **state)
 {
 	struct move *move = *state;
@@ -541,6 +560,7 @@ int main(int argc, char **argv)
 	const struct CMUnitTest tests[] = {
 		T(migration__all_goes_well__vm_runs_at_the_destination),
 		T(migration__source_to_be_kept__its_disks_stay_and_are_journaled),
+		T(release__some_disks_were_listed__all_go),
 		T(abort__while_copying__source_is_free_at_once_and_nothing_is_left),
 		T(abort__with_a_hung_destination__source_is_free_at_once),
 		T(abort__before_anything_is_prepared__done),
