@@ -11,7 +11,7 @@
 #include "common/bus.h"
 #include "tests/sim/world.h"
 
-#define WORK_TIME_PER_MIGRATION (400 * MS)
+#define WORK_TIME_PER_MIGRATION (1000 * MS)
 #define ASK_AGAIN (4 * SECOND)
 #define REFUSALS_MAX 8 /* of one submission: the host may be back, the VM be free again */
 
