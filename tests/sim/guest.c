@@ -173,11 +173,26 @@ void instance_check_disks(const struct instance *instance)
 	}
 }
 
+/* An operator has ruled that it goes on from here, whatever came after. */
+static void take_back(struct guest *guest, const struct instance *instance)
+{
+	for (unsigned d = 0; d < guest->disks; d++) {
+		const struct image *image = image_find(instance->machine, instance->paths[d]);
+		if (image)
+			memcpy(guest->written[d], image->now, sizeof(guest->written[d]));
+	}
+	memcpy(guest->flushed, guest->written, sizeof(guest->flushed));
+	guest->last_tick = instance->tick;
+	guest->ended = false;
+}
+
 void instance_run(struct instance *instance)
 {
 	struct guest *guest = instance->guest;
 	if (instance->state == INSTANCE_RUNNING && instance->alive)
 		return;
+	if (guest->ruled && guest->ended && instance->state == INSTANCE_PAUSED)
+		take_back(guest, instance);
 	if (guest->running && guest->running != instance)
 		promise_broken("never two hosts run one VM", "%s runs on %s and begins to on %s", guest->name,
 		               guest->running->machine->name, instance->machine->name);

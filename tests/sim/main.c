@@ -189,24 +189,34 @@ static void run_until(int64_t until_us)
 		;
 }
 
-static void run(void)
+/* Until everything has come to its end, or should have. */
+static void settle(void)
 {
-	int64_t heal_us = operator_work_us() + HEAL_AFTER;
+	int64_t limit_us = world_now_us + SETTLE_LIMIT;
 	unsigned quiet = 0;
-	run_until(heal_us);
-	faults_heal();
-	while (quiet < QUIET_LOOKS && world_now_us < heal_us + SETTLE_LIMIT && !promise_is_broken()) {
+	while (quiet < QUIET_LOOKS && world_now_us < limit_us && !promise_is_broken()) {
 		run_until(world_now_us + LOOK_EACH);
 		quiet = operator_is_done() && records_are_quiet() ? quiet + 1 : 0;
 	}
-	if (!promise_is_broken()) {
-		records_check_rest();
-		if (!operator_is_done())
-			promise_broken("everybody who asks is answered", "somebody still waits");
-		records_check();
-		operator_check();
-		leavings_check();
-	}
+	if (promise_is_broken())
+		return;
+	records_check_rest();
+	if (!operator_is_done())
+		promise_broken("everybody who asks is answered", "somebody still waits");
+	records_check();
+	operator_check();
+	leavings_check();
+}
+
+static void run(void)
+{
+	run_until(operator_work_us() + HEAL_AFTER);
+	faults_heal();
+	settle();
+	if (promise_is_broken())
+		return;
+	operator_close();
+	settle();
 }
 
 static void free_world(void)

@@ -13,6 +13,7 @@
 
 #define WORK_TIME_PER_MIGRATION (1000 * MS)
 #define ASK_AGAIN (4 * SECOND)
+#define ORDER_TRIES 6
 #define REFUSALS_MAX 8 /* of one submission: the host may be back, the VM be free again */
 
 enum told { TOLD_NOTHING = 0, TOLD_CANCELLED, TOLD_PENDING, TOLD_TOO_LATE };
@@ -27,7 +28,17 @@ struct submission {
 	uint64_t sequence;      /* of what is being asked */
 };
 
+/* What an operator does in the end about what he alone can decide. */
+struct order {
+	struct msg_request request;
+	uint64_t sequence;
+	unsigned tries;
+	bool done;
+};
+
 static struct {
+	struct order *orders;
+	unsigned order_count, resolved, forgotten;
 	struct proc *proc;
 	struct bus_client *client;
 	struct submission *list;
@@ -46,23 +57,27 @@ static bool is_settled(const struct submission *s)
 
 bool operator_is_done(void)
 {
+	for (unsigned i = 0; i < op.order_count; i++)
+		if (!op.orders[i].done)
+			return false;
 	for (unsigned i = 0; i < op.count; i++)
 		if (!is_settled(&op.list[i]))
 			return false;
 	return true;
 }
 
-static void ask(struct submission *s, const struct msg_request *request)
+static uint64_t ask(const struct msg_request *request)
 {
 	struct msg *msg = calloc(1, sizeof(*msg));
 	if (!msg)
 		abort();
 	msg->version = PROTOCOL_VERSION;
 	msg->kind = MSG_REQUEST;
-	msg->sequence = s->sequence = ++op.sequence;
+	msg->sequence = ++op.sequence;
 	msg->u.request = *request;
 	(void)bus_client_send(op.client, msg, NULL);
 	free(msg);
+	return op.sequence;
 }
 
 static void ask_submission(void *ctx, uint64_t unused)
@@ -71,7 +86,7 @@ static void ask_submission(void *ctx, uint64_t unused)
 	(void)unused;
 	if (s->id || s->refused)
 		return;
-	ask(s, &s->request);
+	s->sequence = ask(&s->request);
 	event_add(ASK_AGAIN, op.proc->pid, ask_submission, s, 0, false);
 }
 
@@ -83,7 +98,7 @@ static void ask_cancel(void *ctx, uint64_t unused)
 	if (s->told != TOLD_NOTHING)
 		return;
 	(void)snprintf(request.id, sizeof(request.id), "%llu", (unsigned long long)s->id);
-	ask(s, &request);
+	s->sequence = ask(&request);
 	event_add(ASK_AGAIN, op.proc->pid, ask_cancel, s, 0, false);
 }
 
@@ -135,11 +150,26 @@ static void hear_cancel(struct submission *s, json_t *doc)
 	hear_state(s, doc);
 }
 
+static void hear_order(struct order *order, const struct msg_reply *reply)
+{
+	bool resolve = order->request.verb == VERB_RESOLVE;
+	trace("%s %s%s: %s", verb_name(order->request.verb), order->request.id, order->request.host,
+	      reply->code == ERR_NONE ? "done" : reply->text);
+	order->done = reply->code == ERR_NONE || ++order->tries == ORDER_TRIES || reply->code == ERR_UNKNOWN_HOST;
+	if (reply->code != ERR_NONE)
+		return;
+	op.resolved += resolve;
+	op.forgotten += !resolve;
+}
+
 static void on_message(void *ctx, const struct msg *msg)
 {
 	(void)ctx;
 	if (msg->kind != MSG_REPLY)
 		return;
+	for (unsigned i = 0; i < op.order_count; i++)
+		if (op.orders[i].sequence == msg->sequence && !op.orders[i].done)
+			hear_order(&op.orders[i], &msg->u.reply);
 	for (unsigned i = 0; i < op.count; i++) {
 		struct submission *s = &op.list[i];
 		if (s->sequence != msg->sequence)
@@ -239,6 +269,62 @@ int operator_begin(struct err *err)
 	return 0;
 }
 
+/* ---- in the end ---- */
+
+static void ask_order(void *ctx, uint64_t number)
+{
+	struct order *order = &op.orders[number];
+	(void)ctx;
+	if (order->done)
+		return;
+	order->sequence = ask(&order->request);
+	event_add(ASK_AGAIN, op.proc->pid, ask_order, NULL, number, false);
+}
+
+static void add_order(const struct msg_request *request, int64_t after_us)
+{
+	op.orders = reallocarray(op.orders, op.order_count + 1, sizeof(*op.orders));
+	if (!op.orders)
+		abort();
+	op.orders[op.order_count] = (struct order) { .request = *request };
+	(void)snprintf(op.orders[op.order_count].request.reason, LIMIT_REASON, "it is gone for ever");
+	event_add(after_us, op.proc->pid, ask_order, NULL, op.order_count++, false);
+}
+
+/* Who owns the VM, where one of the two hosts is gone, or was off and has lost it. */
+static void resolve(const struct record *r)
+{
+	struct guest *guest = guest_by_uuid(r->vm);
+	bool lost = strcmp(r->state, "lost") == 0;
+	struct msg_request request = { .verb = VERB_RESOLVE, .keep_source_s = -1, .keep_copy_s = -1 };
+	if (!guest || (r->final && !lost) || (lost && chance_below(2)))
+		return;
+	bool to_source = lost || r->destination->gone;
+	if (!lost && r->destination->gone == r->source->gone)
+		return;
+	request.owner = to_source ? SIDE_SOURCE : SIDE_DESTINATION;
+	(void)snprintf(request.id, sizeof(request.id), "%llu", (unsigned long long)r->id);
+	(void)snprintf(request.fenced, sizeof(request.fenced), "%s", (to_source ? r->destination : r->source)->name);
+	guest->ruled |= to_source;
+	add_order(&request, SECOND);
+}
+
+void operator_close(void)
+{
+	size_t count = 0;
+	struct record *list = records_list(&count);
+	world.closed = true;
+	for (size_t i = 0; i < count; i++)
+		resolve(&list[i]);
+	free(list);
+	for (unsigned i = 0; i < world.machine_count; i++) {
+		struct msg_request request = { .verb = VERB_HOST_FORGET, .keep_source_s = -1, .keep_copy_s = -1 };
+		(void)snprintf(request.host, sizeof(request.host), "%s", world.machines[i]->name);
+		if (world.machines[i]->gone)
+			add_order(&request, 40 * SECOND);
+	}
+}
+
 int64_t operator_work_us(void)
 {
 	return op.work_us;
@@ -249,6 +335,7 @@ void operator_free(void)
 	if (op.client)
 		bus_client_free(op.client);
 	free(op.list);
+	free(op.orders);
 }
 
 /* ---- was it true? ---- */
@@ -273,7 +360,8 @@ void operator_check(void)
 			continue;
 		known++;
 		bool forward = strcmp(r->state, "done") == 0 || strcmp(r->state, "committed") == 0;
-		if (s->final[0] && strcmp(s->final, r->state) != 0)
+		bool reopened = op.resolved && strcmp(s->final, "lost") == 0;
+		if (s->final[0] && strcmp(s->final, r->state) != 0 && !reopened)
 			promise_broken("a final state never changes", "migration %llu was %s and is %s",
 			               (unsigned long long)r->id, s->final, r->state);
 		if (s->told == TOLD_CANCELLED && forward)
@@ -290,4 +378,5 @@ void operator_print(void)
 	(void)printf("submitted %u accepted %u refused %u cancels %u: cancelled %u pending %u too-late %u\n", op.asked,
 	             op.accepted, op.refused, op.cancels, op.told[TOLD_CANCELLED], op.told[TOLD_PENDING],
 	             op.told[TOLD_TOO_LATE]);
+	(void)printf("orders resolved %u forgotten %u\n", op.resolved, op.forgotten);
 }

@@ -11,7 +11,7 @@
 
 static bool is_away(const struct machine *machine)
 {
-	return !machine || machine->gone || machine->amnesic;
+	return !machine || machine->amnesic || (machine->gone && !world.closed);
 }
 
 bool record_is_orphaned(const struct record *record)

@@ -33,6 +33,7 @@ seq "$first" "$last" | xargs -P "$(nproc)" -I{} bash -c 'run_seed "$@"' _ {} "$@
 cat "$out"/* | awk '
 	/^world/ { worlds++ }
 	/^submitted/ { asked += $2; accepted += $4; refused += $6; cancels += $8; cancelled += $10; pending += $12; late += $14 }
+	/^orders/ { resolved += $3; forgotten += $5 }
 	/^outcomes/ { for (i = 2; i < NF; i += 2) outcome[$i] += $(i + 1) }
 	/^faults/ { for (i = 2; i < NF; i += 2) fault[$i] += $(i + 1) }
 	/^time/ { seconds += $3; messages += $5; commits += $7 }
@@ -44,6 +45,7 @@ cat "$out"/* | awk '
 		printf "%d worlds, %d s of virtual time, %d messages, %d commits\n", worlds, seconds, messages, commits
 		printf "%d migrations asked for, %d accepted, %d refused; %d cancels: %d cancelled, %d pending, %d too late\n",
 			asked, accepted, refused, cancels, cancelled, pending, late
+		printf "%d resolved, %d hosts written off\n", resolved, forgotten
 		list("outcomes", outcome)
 		list("faults", fault)
 	}'

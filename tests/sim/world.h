@@ -138,7 +138,8 @@ struct scenario {
 struct world {
 	struct scenario scenario;
 	bool show_trace;
-	bool calm; /* faults are over */
+	bool calm;   /* faults are over */
+	bool closed; /* hosts that are gone are written off */
 	char home[PATHS_MAX];
 	unsigned machine_count;
 	struct machine **machines;
@@ -256,6 +257,7 @@ struct guest {
 	uint64_t written[GUEST_DISKS][GUEST_BLOCKS]; /* acknowledged */
 	uint64_t flushed[GUEST_DISKS][GUEST_BLOCKS]; /* and on stable storage */
 	bool ended;                                  /* died with its host, or by itself */
+	bool ruled;                                  /* an operator may have it go on from what its source has */
 	int64_t paused_us;                           /* since when; 0: it runs, or has ended */
 };
 void guests_make(void);
@@ -323,6 +325,8 @@ bool operator_is_done(void);
 int64_t operator_work_us(void); /* by then everything was asked for */
 /* Whether what it was told was true: of what became of each migration. */
 void operator_check(void);
+/* Decides what is left to decide, and writes off the hosts that are gone. */
+void operator_close(void);
 void operator_print(void);
 void operator_free(void);
 
