@@ -247,7 +247,9 @@ void instance_die(struct instance *instance)
 	instance->alive = false;
 	trace("%s has died on %s at tick %llu", guest->name, instance->machine->name,
 	      (unsigned long long)instance->tick);
-	if (guest->running == instance)
+	if (guest->running == instance) {
 		guest->running = NULL;
+		guest->ended = true; /* whatever its source still has: it ran on */
+	}
 	guest_copy_gone(guest);
 }
