@@ -80,6 +80,8 @@ int fleet_processes(const char *home, struct proc_id **ret_list, size_t *ret_cou
 bool fleet_has_environment(const struct proc_id *id, const char *beginning);
 /* Stops them all, looks again until there is none that is new, kills them all, waits until they are gone. */
 int fleet_kill(const char *home, struct err *err);
+/* Whether each process of the list is among the known ones, too. */
+bool fleet_all_known(const struct proc_id *list, size_t count, const struct proc_id *known, size_t known_count);
 /* The daemon whose pid is in run/NAME.pid, if it lives and is `program`. */
 bool fleet_daemon_alive(const struct paths *paths, const char *name, const char *program, struct proc_id *ret_id);
 /* Starts a daemon beside this program; its log is run/NAME.log. If there is a file etc/launcher, its words come before

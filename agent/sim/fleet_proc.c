@@ -140,27 +140,57 @@ out:
 	return result;
 }
 
+bool fleet_all_known(const struct proc_id *list, size_t count, const struct proc_id *known, size_t known_count)
+{
+	for (size_t i = 0; i < count; i++) {
+		size_t k = 0;
+		while (k < known_count && (known[k].pid != list[i].pid || known[k].start_ticks != list[i].start_ticks))
+			k++;
+		if (k == known_count)
+			return false;
+	}
+	return true;
+}
+
+/* Stops all processes of the host, so that none of them sees another die and acts on it, and looks again until there is
+ * none that was not stopped before: one that ends and one that it has started just now look like one. */
+static int stop_all(const char *home, struct proc_id **ret_list, size_t *ret_count, bool *ret_settled, struct err *err)
+{
+	struct proc_id *stopped = NULL;
+	size_t stopped_count = 0;
+	*ret_settled = false;
+	for (unsigned round = 0; round < ROUNDS && !*ret_settled; round++) {
+		struct proc_id *list;
+		size_t count;
+		if (fleet_processes(home, &list, &count, err) != 0) {
+			free(stopped);
+			return -1;
+		}
+		for (size_t i = 0; i < count; i++)
+			kill(list[i].pid, SIGSTOP);
+		*ret_settled = fleet_all_known(list, count, stopped, stopped_count);
+		free(stopped);
+		stopped = list;
+		stopped_count = count;
+	}
+	*ret_list = stopped;
+	*ret_count = stopped_count;
+	return 0;
+}
+
 int fleet_kill(const char *home, struct err *err)
 {
 	struct proc_id *list = NULL;
-	size_t count = 0, before;
-	int result = 0;
-	/* Stopped first, so that none of them sees another die and acts on it; again, for those that were being
-	 * started. */
-	for (unsigned round = 0; round < ROUNDS; round++) {
-		before = count;
-		free(list);
-		if (fleet_processes(home, &list, &count, err) != 0)
-			return -1;
-		for (size_t i = 0; i < count; i++)
-			kill(list[i].pid, SIGSTOP);
-		if (count == before)
-			break;
-	}
+	size_t count = 0;
+	bool settled;
+	if (stop_all(home, &list, &count, &settled, err) != 0)
+		return -1;
+	int result = settled ? 0 : err_set(err, ERR_BUSY, "%s: new processes are started again and again", home);
 	for (size_t i = 0; i < count; i++)
 		kill(list[i].pid, SIGKILL);
-	for (size_t i = 0; i < count && result == 0; i++)
-		result = proc_kill(&list[i], KILL_MS, err);
+	for (size_t i = 0; i < count; i++)
+		if (proc_kill(&list[i], KILL_MS, result == 0 ? err : NULL) != 0)
+			result = -1;
 	free(list);
 	return result;
 }

@@ -146,7 +146,7 @@ class Chaos:
 
     @staticmethod
     def settle(fleet):
-        """Everything is healed: all migrations end, nothing is left, every guest runs exactly once."""
+        """Everything is healed: all migrations end, nothing is left, every guest runs exactly once. Returns what took how long."""
         def comes_up():
             status, out, err = fleet.sim("up")
             return "" if status == 0 and not err else out + err
@@ -166,12 +166,14 @@ class Chaos:
         def runs_once():
             return {guest: places for guest, places in fleet.guests().items() if [state for _, state in places] != ["running"]}
 
-        fleet.within(UP_SECONDS, "the fleet does not come up", comes_up)
-        fleet.within(FINAL_SECONDS, "migrations do not end", not_final)
-        fleet.within(EMPTY_SECONDS, "leftovers", leftovers)
-        fleet.within(EMPTY_SECONDS, "the fleet does not come up", comes_up)  # guests that were held back
-        fleet.within(EMPTY_SECONDS, "verify", verify)
-        fleet.within(EMPTY_SECONDS, "guests that do not run exactly once", runs_once)
+        return {
+            "up": fleet.within(UP_SECONDS, "the fleet does not come up", comes_up),
+            "final": fleet.within(FINAL_SECONDS, "migrations do not end", not_final),
+            "empty": fleet.within(EMPTY_SECONDS, "leftovers", leftovers),
+            "up_again": fleet.within(EMPTY_SECONDS, "the fleet does not come up", comes_up),  # guests that were held back
+            "verified": fleet.within(EMPTY_SECONDS, "verify", verify),
+            "once": fleet.within(EMPTY_SECONDS, "guests that do not run exactly once", runs_once),
+        }
 
     def round(self, fleet, schedule, number):
         self.log.where = {"schedule": schedule, "round": number}
@@ -179,9 +181,7 @@ class Chaos:
         self.log("round", faults=[vars(fault) for fault in drawn.faults])
         struck = self.disturb(fleet, drawn, f"{schedule}-{number}")
         self.nobody_died_by_itself(fleet, struck)
-        begin = time.monotonic()
-        self.settle(fleet)
-        self.log("settled", took=round(time.monotonic() - begin, 2))
+        self.log("settled", seconds_taken=self.settle(fleet))
         self.report.rounds += 1
 
     # ---- a schedule ----
@@ -211,7 +211,7 @@ class Chaos:
         shape = plan.shape(self.args.seed, number, list(POOLS), GUESTS)
         self.log.where = {"schedule": number}
         self.log("fleet", exporters=shape.exporters, guests=shape.guests)
-        fleet = Fleet(self.args.build, home, self.network, shape.exporters)
+        fleet = Fleet(self.args.build, home, self.network, shape.exporters, self.log)
         name = f"{self.args.seed}-{number}"
         try:
             with ThreadPoolExecutor() as pool:
@@ -227,8 +227,8 @@ class Chaos:
             self.report.migrations(fleet.ask("migrations", "list", "--all") or [])
             fleet.end()
         except Failed as why:
-            self.keep(fleet, name, str(why))
             self.report.migrations(fleet.ask("migrations", "list", "--all") or [])
+            self.keep(fleet, name, str(why))
         finally:
             fleet.kill_all()
             shutil.rmtree(home, ignore_errors=True)

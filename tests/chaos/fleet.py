@@ -35,7 +35,8 @@ class Failed(Exception):
 
 
 class Fleet:
-    def __init__(self, build, home, network, exporters):
+    def __init__(self, build, home, network, exporters, log):
+        self.log = log
         self.bin = os.path.join(build, "bin")
         self.home = home
         self.network = network
@@ -168,12 +169,17 @@ class Fleet:
 
     # ---- waited for ----
     def within(self, seconds, what, check):
-        """Until check() has nothing to say any more."""
-        deadline = time.monotonic() + seconds
+        """Until check() has nothing to say any more. Returns how long it took."""
+        begin = time.monotonic()
+        deadline = begin + seconds
+        before = None
         while True:
             wrong = check()
             if not wrong:
-                return
+                return round(time.monotonic() - begin, 2)
+            if wrong != before:
+                self.log("waiting", what=what, wrong=wrong)
+            before = wrong
             if time.monotonic() > deadline:
                 raise Failed(f"{what}: {wrong} (after {seconds} s)")
             time.sleep(POLL_SECONDS)  # the pace of polling

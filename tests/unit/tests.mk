@@ -54,9 +54,10 @@ test_relay_ROOMS = leg disk journal acore shell proto common
 UNIT_TESTS += test_leg
 test_leg_ROOMS = hvsim disk journal acore shell proto common
 $(B)/test/test_leg: | $(B)/bin/drover-guest $(B)/bin/drover-leg-sim
-UNIT_TESTS += test_verify test_guest
+UNIT_TESTS += test_verify test_guest test_fleet
 test_verify_ROOMS = sim hvsim disk journal acore shell proto common
 test_guest_ROOMS = sim hvsim disk proto common
+test_fleet_ROOMS = sim hvsim disk journal acore shell proto common
 $(B)/test/test_verify: | $(B)/bin/drover-guest
 $(B)/test/test_guest: | $(B)/bin/drover-guest
 UNIT_TESTS += test_migration_story
