@@ -17,17 +17,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import plan
 from faults import Strike, Struck
-from fleet import POOLS, Failed, Fleet
+from fleet import POOLS, UP_SECONDS, Failed, Fleet
 from network import COORDINATOR, Network
 from report import Report
 
-GUESTS = 8
+GUESTS = 6
 ROUNDS = 10  # of one fleet: its ledgers grow, and verify reads them all
 KEPT_MAX = 5  # homes of failed rounds that are kept
 # Bounds of waiting, far above what is ever needed: passing one means that something is stuck for good.
-UP_SECONDS = 120
 FINAL_SECONDS = 240  # a hung peer is waited for up to a minute in several places
-EMPTY_SECONDS = 90
+EMPTY_SECONDS = 120
+VERIFY_SECONDS = 300  # it waits for a flush of each guest, one after the other
 STRIKE_SECONDS = 120
 HOMES = "drover-chaos."
 
@@ -148,8 +148,7 @@ class Chaos:
     def settle(fleet):
         """Everything is healed: all migrations end, nothing is left, every guest runs exactly once. Returns what took how long."""
         def comes_up():
-            status, out, err = fleet.sim("up")
-            return "" if status == 0 and not err else out + err
+            return fleet.failure("up")
 
         def not_final():
             active = fleet.under_way()
@@ -160,8 +159,7 @@ class Chaos:
             return "the coordinator does not answer" if left is None else left
 
         def verify():
-            status, out, err = fleet.sim("verify")
-            return "" if status == 0 else out + err
+            return fleet.failure("verify", seconds=VERIFY_SECONDS)
 
         def runs_once():
             return {guest: places for guest, places in fleet.guests().items() if [state for _, state in places] != ["running"]}
@@ -171,7 +169,7 @@ class Chaos:
             "final": fleet.within(FINAL_SECONDS, "migrations do not end", not_final),
             "empty": fleet.within(EMPTY_SECONDS, "leftovers", leftovers),
             "up_again": fleet.within(EMPTY_SECONDS, "the fleet does not come up", comes_up),  # guests that were held back
-            "verified": fleet.within(EMPTY_SECONDS, "verify", verify),
+            "verified": fleet.within(VERIFY_SECONDS, "verify", verify),
             "once": fleet.within(EMPTY_SECONDS, "guests that do not run exactly once", runs_once),
         }
 
@@ -211,9 +209,11 @@ class Chaos:
         shape = plan.shape(self.args.seed, number, list(POOLS), GUESTS)
         self.log.where = {"schedule": number}
         self.log("fleet", exporters=shape.exporters, guests=shape.guests)
-        fleet = Fleet(self.args.build, home, self.network, shape.exporters, self.log)
+        fleet = Fleet(self.args.build, home, self.network, self.log)
         name = f"{self.args.seed}-{number}"
         try:
+            fleet.make(shape.exporters)
+            fleet.within(UP_SECONDS, "the fleet does not come up", lambda: fleet.failure("up"))
             with ThreadPoolExecutor() as pool:
                 for done in [pool.submit(fleet.must, "create", guest, "--on", host, *options)
                              for guest, host, options in shape.guests]:

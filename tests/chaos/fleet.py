@@ -16,6 +16,7 @@ SR_BYTES = 96 << 20  # of each mount: room for all guests and what is on its way
 PORT = 6770
 COMMAND_SECONDS = 15  # of a command whose coordinator may be stopped
 POLL_SECONDS = 0.2
+UP_SECONDS = 120  # until all agents are connected, on a loaded machine
 
 # Short, so that a round is quick; a suspicion that is wrong costs at most a rollback.
 COORDINATOR_CONF = """heartbeat = 200ms
@@ -35,14 +36,13 @@ class Failed(Exception):
 
 
 class Fleet:
-    def __init__(self, build, home, network, exporters, log):
+    def __init__(self, build, home, network, log):
         self.log = log
         self.bin = os.path.join(build, "bin")
         self.home = home
         self.network = network
         self.hosts = list(POOLS)
         self.coordinator = os.path.join(home, "coordinator")
-        self.make(exporters)
 
     # ---- commands ----
     def program(self, *words, seconds=COMMAND_SECONDS):
@@ -68,14 +68,21 @@ class Fleet:
         except (ValueError, KeyError):
             return None
 
+    def failure(self, *words, seconds=60):
+        """"" if drover-sim does it without a complaint, else what it says."""
+        status, out, err = self.sim(*words, seconds=seconds)
+        return "" if status == 0 and not err else f"drover-sim {' '.join(words)}: exit {status}: {out}{err}"
+
     def must(self, *words):
-        status, out, err = self.sim(*words)
-        if status != 0:
-            raise Failed(f"drover-sim {' '.join(words)}: exit {status}: {out}{err}")
+        failure = self.failure(*words)
+        if failure:
+            raise Failed(failure)
 
     # ---- made and ended ----
     def make(self, exporters):
-        self.must("up", "--hosts", ",".join(f"{host}@{pool}" for host, pool in POOLS.items()))
+        """Its directories, as drover-sim makes them, and the configuration of here. It is not started yet."""
+        hosts = ",".join(f"{host}@{pool}" for host, pool in POOLS.items())
+        self.within(UP_SECONDS, "the fleet does not come up", lambda: self.failure("up", "--hosts", hosts))
         self.must("down")
         endpoint = r"tcp://[0-9.]+:[0-9]+"
         address = self.network.address(COORDINATOR) if self.network else "127.0.0.1"
@@ -95,7 +102,6 @@ class Fleet:
                     file.write(self.network.launcher(host) + "\n")
                 for sr in SRS:
                     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SR_BYTES}", "tmpfs", self.sr(host, sr)], check=True)
-        self.must("up")
 
     @staticmethod
     def edit(path, pattern, replacement, more=""):

@@ -69,7 +69,7 @@ def shape(seed, schedule, hosts, guests):
         disks = [f"--disk=xvd{'abc'[disk]}={draw.choice((2, 4))}M@{draw.choice(('local', 'qcow'))}"
                  for disk in range(draw.choice((1, 1, 2)))]
         made.append((f"g{number}", draw.choice(hosts),
-                     ["--memory", draw.choice(("4M", "8M")), "--tick", "10ms", "--fill", "100",
+                     ["--memory", draw.choice(("4M", "8M")), "--tick", "20ms", "--fill", "100",
                       "--dirty", draw.choice(("128K/s", "512K/s", "1M/s")),
                       "--disk-write", draw.choice(("32K/s", "128K/s")), *disks]))
     return Shape({host: draw.choice(("nbd", "iscsi")) for host in hosts}, made)
