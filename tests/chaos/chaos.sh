@@ -18,7 +18,7 @@ fi
 # bash is the first process there: it reaps what nobody else waits for.
 # shellcheck disable=SC2016 # expanded inside
 exec nice -n 5 "${separate[@]}" bash -c '
-	python3 "$1/chaos.py" --build "$2" --namespaces "$3" --minutes "$4" ${5:+--seed "$5"} &
+	python3 -B "$1/chaos.py" --build "$2" --namespaces "$3" --minutes "$4" ${5:+--seed "$5"} &
 	trap "kill -TERM $!" INT TERM
 	wait $!
 	status=$?
