@@ -1,9 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a peer may send on stream 0. First byte: which decoder (0: a header and what follows it).
+ * What a peer may send on stream 0, and an agent to its leg (one packet). First byte: which decoder (0: a header and
+ * what follows it; 8: a packet).
  */
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "agent/leg/control.h"
 #include "agent/leg/frame.h"
-#include "tests/fuzz/fuzz_main.h"
+#include "common/log.h"
+#include "tests/fuzz/fuzz_folder.h"
 
 static void whole_frame(const uint8_t *data, size_t size)
 {
@@ -41,17 +47,70 @@ static void digests(const uint8_t *data, uint32_t size)
 	          "digests: other bytes the second time", NULL);
 }
 
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+/* The small ones: taken is as it was sent. */
+static void must_be_same(const uint8_t *data, uint32_t size, const unsigned char *again, uint32_t bytes,
+                         const char *what)
 {
+	fuzz_must(bytes == size && memcmp(again, data, size) == 0, what, NULL);
+}
+
+static void small(unsigned which, const uint8_t *data, uint32_t size)
+{
+	static unsigned char again[FRAME_PAYLOAD_MAX];
 	struct frame_pass_end pass_end;
 	struct frame_digest_result result;
 	struct frame_end end;
 	struct verdict_facts facts;
+	struct err err = { 0 };
+	if (which == 3 && frame_pass_end_get(data, size, &pass_end, &err) == 0)
+		must_be_same(data, size, again, frame_pass_end_put(again, &pass_end), "pass end: other bytes");
+	if (which == 4 && frame_digest_result_get(data, size, &result, &err) == 0)
+		must_be_same(data, size, again, frame_digest_result_put(again, &result), "digest result: other bytes");
+	if (which == 5 && frame_end_get(data, size, &end, &err) == 0)
+		must_be_same(data, size, again, frame_end_put(again, &end), "end: other bytes");
+	if (which == 6 && frame_facts_get(data, size, &facts, &err) == 0)
+		must_be_same(data, size, again, frame_facts_put(again, &facts), "facts: other bytes");
+}
+
+static struct control *control_begin(struct sockaddr_un *ret_address)
+{
+	static struct paths paths;
+	struct control *control = NULL;
+	struct err err = { 0 };
+	log_level_set((enum log_level)(LOG_LEVEL_ERROR - 1)); /* of garbage it would tell each time */
+	fuzz_folder_make();
+	fuzz_must(paths_init(&paths, fuzz_folder, &err) == 0 && paths_make(&paths, &err) == 0, "paths", &err);
+	fuzz_must(control_open(&control, &paths, 7, &err) == 0, "control socket", &err);
+	ret_address->sun_family = AF_UNIX;
+	snprintf(ret_address->sun_path, sizeof(ret_address->sun_path), "%.80s/run/leg-7.sock", fuzz_folder);
+	return control;
+}
+
+/* Garbage costs its sender the connection; what is no garbage does not. */
+static void packet(const uint8_t *data, uint32_t size)
+{
+	static struct control *control;
+	static struct sockaddr_un address;
+	static struct msg msg;
+	if (control == NULL)
+		control = control_begin(&address);
+	int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+	fuzz_must(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0, "connect", NULL);
+	fuzz_must(control_accept(control) && send(fd, data, size, MSG_NOSIGNAL) == (ssize_t)size, "send", NULL);
+	int got = control_read(control, &msg);
+	fuzz_must(got == 1 ? control_fd(control) >= 0 : control_fd(control) < 0, "the connection after a packet", NULL);
+	if (got == 1)
+		msg_free(&msg);
+	close(fd);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
 	struct err cause, err;
 	if (size == 0 || size > FRAME_PAYLOAD_MAX)
 		return 0;
 	uint32_t bytes = (uint32_t)size - 1;
-	switch (data[0] % 8) {
+	switch (data[0] % 9) {
 	case 0:
 		whole_frame(data + 1, bytes);
 		break;
@@ -62,20 +121,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		digests(data + 1, bytes);
 		break;
 	case 3:
-		(void)frame_pass_end_get(data + 1, bytes, &pass_end, &err);
-		break;
 	case 4:
-		(void)frame_digest_result_get(data + 1, bytes, &result, &err);
-		break;
 	case 5:
-		(void)frame_end_get(data + 1, bytes, &end, &err);
-		break;
 	case 6:
-		(void)frame_facts_get(data + 1, bytes, &facts, &err);
+		small(data[0] % 9, data + 1, bytes);
 		break;
 	case 7:
 		fuzz_must(frame_error_get(data + 1, bytes, &cause, &err) != 0 || strlen(cause.text) < LIMIT_TEXT,
 		          "words without an end", NULL);
+		break;
+	case 8:
+		packet(data + 1, bytes);
 		break;
 	}
 	return 0;

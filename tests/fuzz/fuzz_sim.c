@@ -7,6 +7,7 @@
 
 #include "agent/hypervisor/sim_control.h"
 #include "agent/hypervisor/sim_driver.h"
+#include "tests/fuzz/fuzz_folder.h"
 #include "tests/fuzz/fuzz_peer.h"
 
 #define PAGES 16u
@@ -18,8 +19,8 @@ static void begin(void)
 {
 	struct err err = { 0 };
 	char file[PATHS_MAX + 32];
-	static char folder[] = "/tmp/drover-fuzz.XXXXXX";
-	fuzz_must(mkdtemp(folder) != NULL && paths_init(&hv.paths, folder, &err) == 0, "paths", &err);
+	fuzz_folder_make();
+	fuzz_must(paths_init(&hv.paths, fuzz_folder, &err) == 0, "paths", &err);
 	memory_fd = memfd_create("memory", MFD_CLOEXEC);
 	bitmap_fd = memfd_create("bitmap", MFD_CLOEXEC);
 	record_fd = memfd_create("record", MFD_CLOEXEC);
