@@ -127,8 +127,7 @@ static int start(struct agent *agent, struct err *err)
 		return -1;
 	if (journal_was_lost(agent->journal))
 		log_warning("event=journal-lost journal=%s", journal_id(agent->journal));
-	agent->heard_ms = agent->kept_house_ms = agent->start_ms = agent_now_ms();
-	agent->start_wall_ms = clock_real.wall_ms(&clock_real);
+	agent->heard_ms = agent->kept_house_ms = agent_now_ms();
 	loop_on_child(agent->loop, on_child, agent);
 	agent->housekeeping_timer = loop_timer(agent->loop, AGENT_HOUSEKEEPING_MS, true, housekeeping, agent, err);
 	agent->inventory_timer = loop_timer(agent->loop, INVENTORY_INTERVAL_MS, true, look_round, agent, err);
@@ -183,5 +182,6 @@ void agent_free(struct agent *agent)
 	journal_close(agent->journal);
 	lock_drop(NULL, agent->lock_fd);
 	free(agent->packet);
+	free(agent->kept);
 	free(agent);
 }

@@ -93,12 +93,17 @@ struct agent {
 	unsigned heartbeat_ms;
 	int heartbeat_timer, hello_timer, housekeeping_timer, inventory_timer, leg_timer;
 	int64_t swept_ms, probed_ms, kept_house_ms;
-	int64_t start_ms, start_wall_ms; /* both clocks when it started */
-	struct err trouble;              /* of the journal, as logged last */
-	bool failed;                     /* the journal is damaged: the agent ends */
-	unsigned leftovers;              /* as logged last */
-	struct session *sessions;        /* oldest first */
-	unsigned walking;                /* somebody walks the list */
+	struct kept {
+		int64_t id;             /* of the resource */
+		uint64_t until_wall_ms; /* as journaled */
+		int64_t due_ms;
+	} * kept; /* disks that are kept for a time */
+	size_t kept_count;
+	struct err trouble;       /* of the journal, as logged last */
+	bool failed;              /* the journal is damaged: the agent ends */
+	unsigned leftovers;       /* as logged last */
+	struct session *sessions; /* oldest first */
+	unsigned walking;         /* somebody walks the list */
 	struct dry_run *dry_runs;
 	struct inventory inventory;
 	unsigned char *packet; /* LIMIT_FRAME_BYTES */

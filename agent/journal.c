@@ -132,7 +132,12 @@ struct err journal_trouble(struct journal *journal)
 int journal_probe(struct journal *journal, struct err *err)
 {
 	(void)pthread_mutex_lock(&journal->lock);
-	int rc = db_exec(journal->db, err, "UPDATE meta SET value = value WHERE key = 'epoch'", "");
+	int rc = db_exec(journal->db, err,
+	                 "INSERT INTO meta (key, value) VALUES ('probe', 1)"
+	                 " ON CONFLICT (key) DO UPDATE SET value = value + 1",
+	                 "");
+	if (rc == 0)
+		db_well(journal->db);
 	(void)pthread_mutex_unlock(&journal->lock);
 	return rc;
 }

@@ -36,10 +36,10 @@ const char *journal_id(const struct journal *journal);
 /* Whether another journal was in its place before: what that one knew is lost (V11). Told by lib/journal.id. */
 bool journal_was_lost(const struct journal *journal);
 
-/* What is wrong with the journal: the newest failure of what is under it, until something could be written since; code
+/* What is wrong with the journal: the newest failure of what is under it, until journal_probe() succeeds; code
  * ERR_NONE: nothing. */
 struct err journal_trouble(struct journal *journal);
-/* Writes something that says nothing, to find out whether it can be written. */
+/* Writes something that means nothing, to find out whether it can be written. Durable on return. */
 int journal_probe(struct journal *journal, struct err *err);
 
 /* Highest coordinator epoch seen; raising it is durable on return; a lower one is refused with ERR_STALE. */

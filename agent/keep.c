@@ -95,13 +95,31 @@ static void sweep_leg_files(struct agent *agent)
 		(void)closedir(dir);
 }
 
-/* A wall clock that was set forward makes nothing due: since the start of this agent no more time has passed than by
- * the other clock. */
-static uint64_t due_wall_ms(const struct agent *agent)
+/* When a kept disk may go, by the clock that nobody sets: what was left of its time by the wall clock when it was first
+ * seen. Whatever the wall clock is set to later makes it go neither sooner nor later. */
+static int64_t due_ms(const struct agent *agent, const struct journal_resource *kept, int64_t now_ms)
 {
-	int64_t wall_ms = clock_real.wall_ms(&clock_real);
-	int64_t passed_ms = agent->start_wall_ms + (agent_now_ms() - agent->start_ms);
-	return (uint64_t)(wall_ms < passed_ms ? wall_ms : passed_ms);
+	for (size_t i = 0; i < agent->kept_count; i++)
+		if (agent->kept[i].id == kept->id && agent->kept[i].until_wall_ms == kept->kept_until_wall_ms)
+			return agent->kept[i].due_ms;
+	return now_ms + ((int64_t)kept->kept_until_wall_ms - clock_real.wall_ms(&clock_real));
+}
+
+/* Those of the list that go in their time; what is gone is left out. */
+static void note_kept(struct agent *agent, const struct journal_resource *list, size_t count)
+{
+	int64_t now_ms = agent_now_ms();
+	struct kept *kept = calloc(count ? count : 1, sizeof(*kept));
+	size_t found = 0;
+	if (!kept)
+		return; /* as it was: noted at the next sweep */
+	for (size_t i = 0; i < count; i++)
+		if (list[i].state == RESOURCE_KEPT && list[i].kept_until_wall_ms != 0)
+			kept[found++] = (struct kept) { list[i].id, list[i].kept_until_wall_ms,
+				                        due_ms(agent, &list[i], now_ms) };
+	free(agent->kept);
+	agent->kept = kept;
+	agent->kept_count = found;
 }
 
 void keep_sweep(struct agent *agent)
@@ -111,15 +129,16 @@ void keep_sweep(struct agent *agent)
 	size_t count = 0;
 	struct err err;
 	unsigned leftovers = 0;
-	uint64_t now_ms = due_wall_ms(agent);
+	int64_t now_ms = agent_now_ms();
 	if (journal_resource_list(agent->journal, 0, 0, &list, &count, &err) < 0) {
 		log_error("event=journal error=\"%s\"", err.text);
 		return;
 	}
+	note_kept(agent, list, count);
 	for (size_t i = 0; i < count; i++) {
 		const struct journal_resource *resource = &list[i];
 		if (resource->state == RESOURCE_KEPT && resource->kept_until_wall_ms != 0 &&
-		    resource->kept_until_wall_ms <= now_ms)
+		    due_ms(agent, resource, now_ms) <= now_ms)
 			expire(agent, resource);
 		leftovers += is_leftover(agent, resource);
 	}

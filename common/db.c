@@ -101,12 +101,6 @@ static int fail(struct db *db, int rc, const char *doing, struct err *err)
 	return -1;
 }
 
-static void wrote(struct db *db)
-{
-	if (db->trouble.code != ERR_CORRUPT)
-		err_clear(&db->trouble);
-}
-
 /* Runs one of those that are prepared. */
 static int again(struct db *db, struct sqlite3_stmt *stmt, struct err *err)
 {
@@ -340,8 +334,6 @@ int db_begin(struct db *db, struct err *err)
 int db_commit(struct db *db, struct err *err)
 {
 	int result = again(db, db->commit, err);
-	if (result == 0)
-		wrote(db);
 	db_rollback(db);
 	return result;
 }
@@ -412,10 +404,7 @@ int db_exec(struct db *db, struct err *err, const char *sql, const char *types, 
 	while ((rc = sqlite3_step(stmt)) == SQLITE_ROW)
 		;
 	int result = rc == SQLITE_DONE ? 0 : fail(db, rc, sql, err);
-	bool writes = !sqlite3_stmt_readonly(stmt);
 	sqlite3_finalize(stmt);
-	if (result == 0 && writes && !db->open)
-		wrote(db);
 	return result;
 }
 
@@ -484,6 +473,12 @@ int64_t db_last_id(const struct db *db)
 const struct err *db_trouble(const struct db *db)
 {
 	return &db->trouble;
+}
+
+void db_well(struct db *db)
+{
+	if (db->trouble.code != ERR_CORRUPT)
+		err_clear(&db->trouble);
 }
 
 int db_changes(const struct db *db)

@@ -58,9 +58,11 @@ void db_text(struct sqlite3_stmt *stmt, int column, char *ret_text, size_t bytes
 const void *db_blob(struct sqlite3_stmt *stmt, int column, size_t *ret_bytes);
 /* The rowid of the last INSERT. */
 int64_t db_last_id(const struct db *db);
-/* The newest failure of the machine under it (I/O, space, memory, damage), until something was written since; code
- * ERR_NONE: all is well as far as is known. Damage stays. */
+/* The newest failure of the machine under it (I/O, space, memory, damage) since db_well(); code ERR_NONE: none. */
 const struct err *db_trouble(const struct db *db);
+/* Forgets it, damage excepted: for whoever knows that something could be written. That a statement succeeded says
+ * little: SQLite writes nothing where nothing changes. */
+void db_well(struct db *db);
 /* Rows changed by the last db_exec. */
 int db_changes(const struct db *db);
 

@@ -23,6 +23,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/time.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -228,6 +229,18 @@ EXPORTED int clock_gettime(clockid_t id, struct timespec *now)
 	if (result == 0 && id == CLOCK_BOOTTIME)
 		now->tv_sec += offset(false);
 	return result;
+}
+
+/* The kernel's clock was not set: what is due by ours is due earlier by its. */
+EXPORTED int timerfd_settime(int fd, int flags, const struct itimerspec *due, struct itimerspec *ret_before)
+{
+	int (*real)(int, int, const struct itimerspec *, struct itimerspec *) = NULL;
+	struct itimerspec ours = *due;
+	time_t ahead = (flags & TFD_TIMER_ABSTIME) != 0 ? offset(false) : 0;
+	*(void **)&real = real_of("timerfd_settime");
+	if (ours.it_value.tv_sec > ahead)
+		ours.it_value.tv_sec -= ahead;
+	return real(fd, flags, &ours, ret_before);
 }
 
 EXPORTED int gettimeofday(struct timeval *restrict now, void *restrict zone)
