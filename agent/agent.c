@@ -100,14 +100,14 @@ static void housekeeping(void *ctx)
 static void look_round(void *ctx)
 {
 	struct agent *agent = ctx;
-	if (agent->inventory.pid == 0) /* a slow one is not asked twice */
+	if (agent->inventory.query.pid == 0) /* a slow one is not asked twice */
 		(void)inventory_request(agent);
 }
 
 static void on_child(void *ctx, pid_t pid, int status)
 {
 	struct agent *agent = ctx;
-	if (!inventory_child(agent, pid, status))
+	if (!query_child(&agent->inventory.query, pid, status) && !query_child(&agent->survey.query, pid, status))
 		(void)legs_child(agent, pid, status);
 }
 
@@ -116,8 +116,7 @@ static void on_child(void *ctx, pid_t pid, int status)
 static int start(struct agent *agent, struct err *err)
 {
 	agent->packet = malloc(LIMIT_FRAME_BYTES);
-	agent->inventory.bytes = malloc(LIMIT_FRAME_BYTES);
-	if (!agent->packet || !agent->inventory.bytes)
+	if (!agent->packet)
 		return err_set(err, ERR_NO_MEMORY, "no memory for buffers");
 	if (take_lock(agent, err) < 0 || boot_id_read(&agent->paths, agent->boot_id, sizeof(agent->boot_id), err) < 0)
 		return -1;
@@ -153,7 +152,9 @@ int agent_new(struct agent **ret_agent, struct loop *loop, const struct paths *p
 	agent->conf = *conf;
 	agent->lock_fd = -1;
 	agent->heartbeat_timer = agent->hello_timer = agent->housekeeping_timer = agent->inventory_timer = -1;
-	agent->leg_timer = agent->inventory.limit_timer = agent->inventory.fd = -1;
+	agent->leg_timer = -1;
+	inventory_init(agent);
+	survey_init(agent);
 	if (start(agent, err) < 0) {
 		agent_free(agent);
 		return -1;
@@ -174,11 +175,12 @@ void agent_free(struct agent *agent)
 		free(dry);
 	}
 	const int timers[] = { agent->heartbeat_timer, agent->hello_timer, agent->housekeeping_timer,
-		               agent->inventory_timer, agent->leg_timer,   agent->inventory.limit_timer };
+		               agent->inventory_timer, agent->leg_timer };
 	for (size_t i = 0; i < sizeof(timers) / sizeof(timers[0]); i++)
 		loop_timer_end(agent->loop, timers[i] > 0 ? timers[i] : 0);
 	loop_on_child(agent->loop, NULL, NULL);
 	inventory_free(agent);
+	survey_free(agent);
 	journal_close(agent->journal);
 	lock_drop(NULL, agent->lock_fd);
 	free(agent->packet);

@@ -19,6 +19,8 @@
 #define AGENT_PROBE_MS 3000         /* while there are sessions, or trouble: can the journal be written? */
 #define INVENTORY_INTERVAL_MS 3000u /* between runs of the leg program's inventory */
 #define INVENTORY_LIMIT_MS 20000u   /* a leg program that takes longer is killed */
+#define SURVEY_LIMIT_MS 90000u      /* the same, for one that looks for leftovers and may take them away */
+#define QUERY_OPTIONS_MAX 4         /* beside the home directory */
 #define LEG_POLL_MS 50u             /* between tries to reach a leg that does not listen yet */
 #define LEG_ADOPT_MS 1000           /* after a start of the agent, before a leg is started that was not journaled */
 #define LEG_STARTS_PER_MINUTE 5     /* of one session; after that */
@@ -60,20 +62,41 @@ struct dry_run {
 	struct msg_plan plan;
 };
 
-struct inventory {
-	struct msg_inventory now;   /* what is announced; SRs and amounts after claims */
-	uint64_t memory_free_bytes; /* as the hypervisor says, before claims */
-	bool valid;
-	struct err err;     /* of the newest run */
-	unsigned run;       /* number of the newest run that was started */
-	bool again;         /* asked for while one was running */
+/* A run of the leg program that prints something: one at a time of each kind. */
+struct query {
+	struct agent *agent;
+	const char *mode;  /* its first argument */
+	unsigned limit_ms; /* it is killed after that */
+	/* It has ended: `bytes` has what it printed, unless `failure` has a code. It may be started again from there.
+	 */
+	void (*done)(struct agent *agent, const struct err *failure);
 	pid_t pid;          /* 0: none running */
 	int fd;             /* its output; -1: none */
 	bool exited, ended; /* the process, its output */
 	int status;
 	int limit_timer;
-	unsigned char *bytes;
+	unsigned char *bytes; /* LIMIT_FRAME_BYTES */
 	size_t count;
+};
+
+struct inventory {
+	struct msg_inventory now;   /* what is announced; SRs and amounts after claims */
+	uint64_t memory_free_bytes; /* as the hypervisor says, before claims */
+	bool valid;
+	struct err err; /* of the newest run */
+	unsigned run;   /* number of the newest run that was started */
+	bool again;     /* asked for while one was running */
+	struct query query;
+};
+
+/* What the coordinator asks about leftovers. */
+struct survey {
+	struct query query;
+	bool known; /* the newest that was asked: its number */
+	uint64_t epoch, sequence;
+	bool sweep;
+	bool answered; /* with this, which is given again when it is asked again */
+	struct msg_holdings holdings;
 };
 
 struct agent {
@@ -106,6 +129,7 @@ struct agent {
 	unsigned walking;         /* somebody walks the list */
 	struct dry_run *dry_runs;
 	struct inventory inventory;
+	struct survey survey;
 	unsigned char *packet; /* LIMIT_FRAME_BYTES */
 };
 
@@ -168,16 +192,33 @@ int process_send(int fd, const void *packet, size_t bytes);
 ssize_t process_read(int fd, void *buffer, size_t room);
 void process_hang_up(int fd);
 void process_close(int fd);
-/* Starts the leg program's inventory; *ret_fd gives what it prints. Its end is told by the loop. */
-int process_inventory_start(struct agent *agent, int *ret_fd, pid_t *ret_pid, struct err *err);
+/* Starts the leg program in a mode that prints something, with these options (NULL-ended; NULL: none); *ret_fd gives
+ * what it prints. Its end is told by the loop. */
+int process_query_start(struct agent *agent, const char *mode, const char *const options[], int *ret_fd, pid_t *ret_pid,
+                        struct err *err);
 void process_kill(pid_t pid);
+/* ---- query.c ---- */
+void query_init(struct query *query, struct agent *agent, const char *mode, unsigned limit_ms,
+                void (*done)(struct agent *agent, const struct err *failure));
+/* Starts the leg program in its mode with these options (NULL-ended; NULL: none). None may be running. */
+int query_start(struct query *query, const char *const options[], struct err *err);
+/* A child of ours ended; true if it was this one. */
+bool query_child(struct query *query, pid_t pid, int status);
+void query_end(struct query *query);
+
+/* ---- survey.c ---- */
+void survey_init(struct agent *agent);
+/* Looks, and answers when it is done; answers again what it has answered; leaves out what comes while it is busy with
+ * another: it will be asked again. */
+void survey_asked(struct agent *agent, const struct msg *msg);
+void survey_free(struct agent *agent);
 
 /* ---- inventory.c ---- */
+void inventory_init(struct agent *agent);
 /* Starts a run, or another one after the running one. Returns the number of the run whose result is fresh. */
 unsigned inventory_request(struct agent *agent);
 /* Space and memory after claims, as of now. */
 void inventory_amounts(struct agent *agent);
-bool inventory_child(struct agent *agent, pid_t pid, int status);
 void inventory_free(struct agent *agent);
 
 /* ---- keep.c ---- */

@@ -352,6 +352,9 @@ static void on_message(void *ctx, const struct msg *msg)
 	case MSG_ERROR:
 		on_error(agent, &msg->u.error);
 		return;
+	case MSG_SURVEY:
+		survey_asked(agent, msg);
+		return;
 	case MSG_HELLO:
 	case MSG_HEARTBEAT:
 	case MSG_INVENTORY:
@@ -360,6 +363,7 @@ static void on_message(void *ctx, const struct msg *msg)
 	case MSG_PROGRESS:
 	case MSG_REQUEST:
 	case MSG_REPLY:
+	case MSG_HOLDINGS:
 	case MSG_KINDS:
 		log_warning("event=unexpected kind=%s", msg_kind_name(msg->kind));
 		return;

@@ -349,17 +349,23 @@ static int list_rows(struct journal *journal, sqlite3_stmt *stmt, struct journal
 	return row;
 }
 
+int journal_sessions_read(struct journal *journal, struct journal_session **list, size_t *count, struct err *err)
+{
+	sqlite3_stmt *stmt = db_query(journal->db, err,
+	                              "SELECT " SESSION_COLUMNS " FROM session JOIN facts USING (migration, generation)"
+	                              " ORDER BY created, migration, generation",
+	                              "");
+	int rc = stmt ? list_rows(journal, stmt, list, count, err) : -1;
+	db_end(stmt);
+	return rc;
+}
+
 int journal_session_list(struct journal *journal, struct journal_session **ret_list, size_t *ret_count, struct err *err)
 {
 	struct journal_session *list = NULL;
 	size_t count = 0;
 	(void)pthread_mutex_lock(&journal->lock);
-	sqlite3_stmt *stmt = db_query(journal->db, err,
-	                              "SELECT " SESSION_COLUMNS " FROM session JOIN facts USING (migration, generation)"
-	                              " ORDER BY created, migration, generation",
-	                              "");
-	int rc = stmt ? list_rows(journal, stmt, &list, &count, err) : -1;
-	db_end(stmt);
+	int rc = journal_sessions_read(journal, &list, &count, err);
 	(void)pthread_mutex_unlock(&journal->lock);
 	if (rc < 0) {
 		free(list);

@@ -141,6 +141,15 @@ int journal_resource_gone(struct journal *journal, int64_t id, struct err *err);
 int journal_resource_list(struct journal *journal, uint64_t migration, uint32_t generation,
                           struct journal_resource **ret_list, size_t *ret_count, struct err *err);
 
+/* All sessions and all resources as they are at one and the same moment. Both lists are malloc'ed. */
+struct journal_view {
+	struct journal_session *sessions;   /* oldest first */
+	struct journal_resource *resources; /* newest first */
+	size_t session_count, resource_count;
+};
+int journal_view_read(struct journal *journal, struct journal_view *ret_view, struct err *err);
+void journal_view_free(struct journal_view *view);
+
 /* What claims of live sessions add up to on this host: memory, and bytes of disks to come in SR `sr` (NULL: skip). A
  * claim ends where the host's own figures show it: memory when the session's RESOURCE_VM is made, a disk's space when
  * its RESOURCE_RESERVE (its name: the disk's) is made. */

@@ -26,6 +26,11 @@ int journal_facts_read(struct journal *journal, uint64_t migration, uint32_t gen
 
 /* Whether it is an integer, at least `least` and below `end`. */
 bool journal_column_is(sqlite3_stmt *stmt, int column, int64_t least, int64_t end);
+/* What journal_session_list() and journal_resource_list() do, within the caller's lock; what was read is the caller's
+ * to free, also on failure. */
+int journal_sessions_read(struct journal *journal, struct journal_session **list, size_t *count, struct err *err);
+int journal_resources_read(struct journal *journal, uint64_t migration, uint32_t generation,
+                           struct journal_resource **list, size_t *count, struct err *err);
 
 /* The seven flags of the facts, in the order in which columns are listed everywhere. */
 #define JOURNAL_FACT_COLUMNS                                                                                        \

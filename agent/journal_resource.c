@@ -77,27 +77,16 @@ int journal_answer_get(struct journal *journal, uint64_t migration, uint32_t gen
 
 /* ---- resources ---- */
 
+/* One list of numbers and of names, here and on the wire. */
+_Static_assert((int)RESOURCE_DISK == HOLDING_DISK && (int)RESOURCE_RESERVE == HOLDING_RESERVE &&
+                       (int)RESOURCE_EXPORT == HOLDING_EXPORT && (int)RESOURCE_VM == HOLDING_VM &&
+                       (int)RESOURCE_BITMAP == HOLDING_BITMAP && (int)RESOURCE_SOURCE_DISK == HOLDING_SOURCE_DISK &&
+                       (int)RESOURCE_FILE == HOLDING_FILE && (int)RESOURCE_KINDS == HOLDING_LEG,
+               "a kind of resource that is none of enum holding_kind");
+
 const char *resource_kind_name(enum resource_kind kind)
 {
-	switch (kind) {
-	case RESOURCE_DISK:
-		return "disk";
-	case RESOURCE_RESERVE:
-		return "reserve";
-	case RESOURCE_EXPORT:
-		return "export";
-	case RESOURCE_VM:
-		return "vm";
-	case RESOURCE_BITMAP:
-		return "bitmap";
-	case RESOURCE_SOURCE_DISK:
-		return "source-disk";
-	case RESOURCE_FILE:
-		return "file";
-	case RESOURCE_KINDS:
-		break;
-	}
-	return "unknown";
+	return kind < RESOURCE_KINDS ? holding_kind_name((enum holding_kind)kind) : "unknown";
 }
 
 int journal_resource_add(struct journal *journal, const struct journal_resource *r, int64_t *ret_id, struct err *err)
@@ -191,20 +180,27 @@ static int resource_rows(struct journal *journal, sqlite3_stmt *stmt, struct jou
 	return row;
 }
 
-int journal_resource_list(struct journal *journal, uint64_t migration, uint32_t generation,
-                          struct journal_resource **ret_list, size_t *ret_count, struct err *err)
+int journal_resources_read(struct journal *journal, uint64_t migration, uint32_t generation,
+                           struct journal_resource **list, size_t *count, struct err *err)
 {
-	struct journal_resource *list = NULL;
-	size_t count = 0;
-	(void)pthread_mutex_lock(&journal->lock);
 	sqlite3_stmt *stmt =
 		db_query(journal->db, err,
 	                 "SELECT id, migration, generation, kind, state, name, path, note, pid, ticks, bytes,"
 	                 " kept_until FROM resource WHERE ?1 = 0 OR (migration = ?1 AND generation = ?2)"
 	                 " ORDER BY id DESC",
 	                 "uu", migration, (uint64_t)generation);
-	int rc = stmt ? resource_rows(journal, stmt, &list, &count, err) : -1;
+	int rc = stmt ? resource_rows(journal, stmt, list, count, err) : -1;
 	db_end(stmt);
+	return rc;
+}
+
+int journal_resource_list(struct journal *journal, uint64_t migration, uint32_t generation,
+                          struct journal_resource **ret_list, size_t *ret_count, struct err *err)
+{
+	struct journal_resource *list = NULL;
+	size_t count = 0;
+	(void)pthread_mutex_lock(&journal->lock);
+	int rc = journal_resources_read(journal, migration, generation, &list, &count, err);
 	(void)pthread_mutex_unlock(&journal->lock);
 	if (rc < 0) {
 		free(list);
@@ -213,6 +209,36 @@ int journal_resource_list(struct journal *journal, uint64_t migration, uint32_t 
 	*ret_list = list;
 	*ret_count = count;
 	return 0;
+}
+
+/* ---- both at once ---- */
+
+int journal_view_read(struct journal *journal, struct journal_view *ret_view, struct err *err)
+{
+	struct journal_view view = { NULL, NULL, 0, 0 };
+	(void)pthread_mutex_lock(&journal->lock);
+	/* A read transaction: it sees one state of the database, and holds up nobody who writes. */
+	int rc = db_exec(journal->db, err, "BEGIN", "");
+	if (rc == 0) {
+		rc = journal_sessions_read(journal, &view.sessions, &view.session_count, err);
+		if (rc == 0)
+			rc = journal_resources_read(journal, 0, 0, &view.resources, &view.resource_count, err);
+		db_rollback(journal->db); /* nothing was written */
+	}
+	(void)pthread_mutex_unlock(&journal->lock);
+	if (rc < 0) {
+		journal_view_free(&view);
+		return -1;
+	}
+	*ret_view = view;
+	return 0;
+}
+
+void journal_view_free(struct journal_view *view)
+{
+	free(view->sessions);
+	free(view->resources);
+	*view = (struct journal_view) { NULL, NULL, 0, 0 };
 }
 
 /* ---- claims ---- */

@@ -34,7 +34,7 @@ static bool is_leftover(struct agent *agent, const struct journal_resource *reso
 	if (resource->state == RESOURCE_KEPT)
 		return false;
 	const struct session *session = session_find(agent, resource->migration, resource->generation);
-	return !session || (session_is_final(session->row.core.state) && !session->row.core.leg_wanted);
+	return !session || session_is_over(&session->row.core);
 }
 
 /* What a leg has in run/ while it lives, its log apart. */

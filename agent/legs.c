@@ -144,6 +144,8 @@ static void on_msg(struct session *session, struct msg *msg)
 	case MSG_REQUEST:
 	case MSG_REPLY:
 	case MSG_ERROR:
+	case MSG_SURVEY:
+	case MSG_HOLDINGS:
 	case MSG_KINDS:
 		log_warning("event=leg-message migration=%" PRIu64 " error=\"unexpected %s\"", session->row.migration,
 		            msg_kind_name(msg->kind));

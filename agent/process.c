@@ -167,19 +167,35 @@ void process_close(int fd)
 	(void)close(fd);
 }
 
-/* ---- inventory ---- */
+/* ---- the leg program, asked for something that it prints ---- */
+
+/* Our own environment, and which configuration the agent was given. malloc'ed, as is *ret_conf, which it points to. */
+static char **make_environment(const struct agent *agent, char **ret_conf)
+{
+	size_t count = 0, n = 0;
+	while (environ[count])
+		count++;
+	char **list = calloc(count + 2, sizeof(*list));
+	if (!list || asprintf(ret_conf, AGENT_CONF_ENV "=%s", agent->conf.file) < 0) {
+		free(list);
+		return NULL;
+	}
+	for (size_t i = 0; i < count; i++)
+		if (strncmp(environ[i], AGENT_CONF_ENV "=", sizeof(AGENT_CONF_ENV)) != 0)
+			list[n++] = environ[i];
+	list[n] = *ret_conf;
+	return list;
+}
 
 /* Like proc_start(), but with a pipe for standard output. */
-static int spawn(struct agent *agent, int out, pid_t *ret_pid, struct err *err)
+static int spawn(struct agent *agent, char *const argv[], int out, pid_t *ret_pid, struct err *err)
 {
-	char *argv[5] = { agent->leg_path, (char *)"inventory" };
-	if (agent->paths.home[0]) {
-		argv[2] = (char *)"--home";
-		argv[3] = agent->paths.home;
-	}
+	char *conf = NULL, **env = make_environment(agent, &conf);
 	posix_spawn_file_actions_t files;
 	posix_spawnattr_t attr;
 	sigset_t none, all;
+	if (!env)
+		return err_set(err, ERR_NO_MEMORY, "no memory for an environment");
 	(void)sigemptyset(&none);
 	(void)sigfillset(&all);
 	(void)posix_spawn_file_actions_init(&files);
@@ -194,22 +210,33 @@ static int spawn(struct agent *agent, int out, pid_t *ret_pid, struct err *err)
 	(void)posix_spawnattr_setflags(&attr, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
 	pid_t pid = 0;
 	if (errnum == 0)
-		errnum = posix_spawn(&pid, argv[0], &files, &attr, argv, environ);
+		errnum = posix_spawn(&pid, argv[0], &files, &attr, argv, env);
 	(void)posix_spawnattr_destroy(&attr);
 	(void)posix_spawn_file_actions_destroy(&files);
+	free(env);
+	free(conf);
 	if (errnum)
 		return err_errno(err, ERR_HYPERVISOR, errnum, "cannot start %s", argv[0]);
 	*ret_pid = pid;
 	return 0;
 }
 
-int process_inventory_start(struct agent *agent, int *ret_fd, pid_t *ret_pid, struct err *err)
+int process_query_start(struct agent *agent, const char *mode, const char *const options[], int *ret_fd, pid_t *ret_pid,
+                        struct err *err)
 {
+	char *argv[QUERY_OPTIONS_MAX + 5] = { agent->leg_path, (char *)(uintptr_t)mode };
+	unsigned n = 2;
 	int ends[2];
+	if (agent->paths.home[0]) {
+		argv[n++] = (char *)(uintptr_t) "--home";
+		argv[n++] = agent->paths.home;
+	}
+	for (unsigned i = 0; options && options[i] && i < QUERY_OPTIONS_MAX; i++)
+		argv[n++] = (char *)(uintptr_t)options[i];
 	if (pipe2(ends, O_CLOEXEC) < 0)
 		return err_errno(err, ERR_IO, errno, "pipe");
 	(void)fcntl(ends[0], F_SETFL, O_NONBLOCK);
-	int rc = spawn(agent, ends[1], ret_pid, err);
+	int rc = spawn(agent, argv, ends[1], ret_pid, err);
 	(void)close(ends[1]);
 	if (rc < 0)
 		(void)close(ends[0]);

@@ -226,6 +226,7 @@ static void do_answer(struct session *session, const struct session_action *acti
 
 /* ---- actions ---- */
 
+/* Answered only when it is done: what is left over here may forbid it, and then it is asked again. */
 static void do_forget(struct session *session)
 {
 	struct agent *agent = session->agent;
@@ -235,9 +236,12 @@ static void do_forget(struct session *session)
 		log_warning("event=forget migration=%" PRIu64 " error=\"%s\"", session->row.migration, err.text);
 		return;
 	}
+	session->journaled = false;
 	session->doomed = true;
 	leg_disconnect(session);
 	keep_leg_files_remove(agent, session->row.migration);
+	do_answer(session,
+	          &(struct session_action) { .kind = ACTION_ANSWER, .step = STEP_FORGET, .outcome = OUTCOME_DONE });
 	(void)inventory_request(agent);
 }
 
@@ -256,7 +260,8 @@ static void do_action(struct session *session, const struct session_action *acti
 		leg_send_step(session, action->step);
 		return;
 	case ACTION_ANSWER:
-		do_answer(session, action);
+		if (action->step != STEP_FORGET || action->outcome != OUTCOME_DONE) /* else do_forget() does */
+			do_answer(session, action);
 		return;
 	case ACTION_REPORT:
 		session_report(session);

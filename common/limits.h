@@ -18,6 +18,7 @@
 #define LIMIT_VMS 256                        /* VMs of one host */
 #define LIMIT_CHECKS 32                      /* pre-checks in one answer */
 #define LIMIT_SESSIONS 64                    /* migrations one agent takes part in at a time */
+#define LIMIT_HOLDINGS 256                   /* leftovers in one answer of a host; more are said to be there */
 #define LIMIT_HOSTS 16384                    /* hosts one coordinator knows */
 #define LIMIT_JSON_BYTES (192 * 1024)        /* JSON document in one API answer; lists are paged */
 

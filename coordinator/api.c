@@ -23,6 +23,9 @@ static const struct verb_entry {
 	api_verb_fn fn;
 	bool changes;   /* needs at least a submitter */
 	bool operators; /* needs an operator */
+	/* instead of fn, for what may be answered later: 0: it will be, 1: *ret_reply is the answer, -1 */
+	int (*start)(struct coordinator *c, const struct bus_peer *peer, uint64_t sequence,
+	             const struct msg_request *request, struct msg_reply *ret_reply, struct err *err);
 } verbs[VERBS] = {
 	[VERB_STATUS] = { .fn = api_status },
 	[VERB_MIGRATE] = { .fn = api_migrate, .changes = true },
@@ -35,7 +38,7 @@ static const struct verb_entry {
 	[VERB_HOST_SHOW] = { .fn = api_host_show },
 	[VERB_VM_LIST] = { .fn = api_vm_list },
 	[VERB_VM_SHOW] = { .fn = api_vm_show },
-	[VERB_LEFTOVERS] = { .fn = api_leftovers },
+	[VERB_LEFTOVERS] = { .start = leftovers_start },
 	[VERB_RESOLVE] = { .fn = api_resolve, .operators = true },
 	[VERB_HOST_FORGET] = { .fn = api_host_forget, .operators = true },
 };
@@ -152,8 +155,10 @@ static uint32_t exit_of(enum err_code code)
 	return EXIT_REFUSED;
 }
 
-static bool may(enum role role, const struct verb_entry *verb)
+static bool may(enum role role, const struct verb_entry *verb, const struct msg_request *request)
 {
+	if (request->sweep) /* takes things away from hosts */
+		return role == ROLE_OPERATOR;
 	switch (role) {
 	case ROLE_OPERATOR:
 		return true;
@@ -198,9 +203,9 @@ bool api_answer(struct coordinator *c, const struct bus_peer *peer, uint64_t seq
 	err_clear(&err);
 	memset(ret_reply, 0, sizeof(*ret_reply));
 	const struct verb_entry *verb = request->verb < VERBS ? &verbs[request->verb] : &verbs[0];
-	if (!verb->fn) {
+	if (!verb->fn && !verb->start) {
 		err_set(&err, ERR_USAGE, "unknown request %d", (int)request->verb);
-	} else if (!may(peer->role, verb)) {
+	} else if (!may(peer->role, verb, request)) {
 		log_warning("event=denied key=%s role=%s verb=%s", peer->name, role_name(peer->role),
 		            verb_name(request->verb));
 		err_set(&err, ERR_DENIED, "%s: not permitted for key %s (role %s)", verb_name(request->verb),
@@ -213,6 +218,10 @@ bool api_answer(struct coordinator *c, const struct bus_peer *peer, uint64_t seq
 		free(plan);
 		if (started == 0)
 			return false;
+	} else if (verb->start) {
+		int started = verb->start(c, peer, sequence, request, ret_reply, &err);
+		if (started >= 0)
+			return started == 1;
 	} else if (verb->fn(c, peer, request, &doc, &err) != 0 && err.code == ERR_NONE) {
 		err_set(&err, ERR_INTERNAL, "%s failed", verb_name(request->verb));
 	}

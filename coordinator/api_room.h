@@ -35,6 +35,8 @@ int api_find(struct coordinator *c, const char *id, struct store_migration *ret_
 
 /* ---- api_show.c ---- */
 json_t *api_migration(const struct coordinator *c, const struct store_migration *rec);
+/* {"uuid":…,"name":…} */
+json_t *api_vm(const struct store_migration *rec);
 json_t *api_votes(const struct verdict_facts *facts);
 json_t *api_facts(const struct verdict_facts *facts);
 /* What is left on hosts because of it; a list. */
@@ -43,8 +45,6 @@ int api_show(struct coordinator *c, const struct bus_peer *peer, const struct ms
              struct err *err);
 int api_list(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
              struct err *err);
-int api_leftovers(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request,
-                  json_t **ret_doc, struct err *err);
 int api_events(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
                struct err *err);
 

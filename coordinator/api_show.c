@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Migrations, events and leftovers as documents. */
+/* Migrations, events, and the leftovers that the records know of, as documents. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,7 +54,7 @@ json_t *api_facts(const struct verdict_facts *facts)
 	                 facts->activating, "running", facts->running, "renounced", facts->renounced, "ruling", ruling);
 }
 
-static json_t *vm_doc(const struct store_migration *rec)
+json_t *api_vm(const struct store_migration *rec)
 {
 	char uuid[37];
 	uuid_unparse_lower(rec->vm, uuid);
@@ -91,10 +91,10 @@ static json_t *parsed(const char *text)
 static json_t *leftover(const struct store_migration *rec, enum side side, const char *kind, int64_t until_wall_ms,
                         const char *text)
 {
-	return json_pack("{s:s,s:I,s:s,s:s,s:s,s:o,s:s,s:o,s:s}", "host", run_host(rec, side), "migration",
-	                 BIG(rec->id), "kind", kind, "name", rec->vm_name, "side", side_name(side), "vm", vm_doc(rec),
-	                 "state", migration_state_name(rec->core.state), "kept_until", api_time(until_wall_ms), "text",
-	                 text);
+	return json_pack("{s:s,s:I,s:s,s:s,s:s,s:o,s:s,s:o,s:s,s:n,s:b,s:n,s:n}", "host", run_host(rec, side),
+	                 "migration", BIG(rec->id), "kind", kind, "name", rec->vm_name, "side", side_name(side), "vm",
+	                 api_vm(rec), "state", migration_state_name(rec->core.state), "kept_until",
+	                 api_time(until_wall_ms), "text", text, "path", "claimed", 1, "swept", "error");
 }
 
 json_t *api_leftovers_of(const struct coordinator *c, const struct store_migration *rec, const char *host)
@@ -130,7 +130,7 @@ json_t *api_migration(const struct coordinator *c, const struct store_migration 
 	json_t *doc = json_object();
 	json_object_set_new(doc, "id", json_integer(BIG(rec->id)));
 	json_object_set_new(doc, "key", api_text(rec->key));
-	json_object_set_new(doc, "vm", vm_doc(rec));
+	json_object_set_new(doc, "vm", api_vm(rec));
 	json_object_set_new(doc, "source", json_string(rec->source));
 	json_object_set_new(doc, "destination", json_string(rec->destination));
 	json_object_set_new(doc, "state", json_string(migration_state_name(core->state)));
@@ -207,43 +207,6 @@ int api_list(struct coordinator *c, const struct bus_peer *peer, const struct ms
 	filter.host = request->host[0] ? request->host : NULL;
 	filter.vm = request->vm[0] ? request->vm : NULL;
 	return list_records(c, &filter, "migrations", make_migration, "", ret_doc, err);
-}
-
-/* All of one kind, added to a page that both kinds share. */
-static int add_leftovers(struct coordinator *c, struct store_filter filter, const char *host, struct api_page *page,
-                         struct err *err)
-{
-	struct store_migration *list = NULL;
-	size_t count = 0;
-	filter.limit = API_PAGE_ITEMS;
-	if (store_migration_list(c->store, &filter, &list, &count, err) != 0)
-		return -1;
-	for (size_t i = 0; i < count && !page->full; i++) {
-		/* One that is owed and kept is told of once. */
-		bool owed = list[i].core.side[0].cleanup_owed || list[i].core.side[1].cleanup_owed;
-		if (filter.kept_only && owed)
-			continue;
-		json_t *items = api_leftovers_of(c, &list[i], host), *item;
-		size_t at;
-		json_array_foreach(items, at, item)(void) api_page_add(page, list[i].id, json_incref(item));
-		json_decref(items);
-	}
-	store_migration_list_free(list, count);
-	return 0;
-}
-
-int api_leftovers(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request,
-                  json_t **ret_doc, struct err *err)
-{
-	struct api_page page = { .list = NULL };
-	struct store_filter owed = { .owed_only = true }, kept = { .kept_only = true };
-	(void)peer;
-	int result = add_leftovers(c, owed, request->host, &page, err);
-	if (result == 0)
-		result = add_leftovers(c, kept, request->host, &page, err);
-	page.full = false; /* no paging here: what does not fit comes when these are gone */
-	*ret_doc = api_page_end(&page, "leftovers");
-	return result;
 }
 
 int api_events(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,

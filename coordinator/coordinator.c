@@ -164,6 +164,9 @@ static void from_agent(struct coordinator *c, const struct bus_peer *peer, const
 	case MSG_PROGRESS:
 		runs_progress(c, host, msg);
 		break;
+	case MSG_HOLDINGS:
+		leftovers_answer(c, host, msg);
+		break;
 	case MSG_ERROR:
 		log_warning("event=agent-error host=%s code=%s text=\"%s\"", host->rec.name,
 		            err_name(msg->u.error.code), msg->u.error.text);
@@ -175,6 +178,7 @@ static void from_agent(struct coordinator *c, const struct bus_peer *peer, const
 	case MSG_FACTS:
 	case MSG_REQUEST:
 	case MSG_REPLY:
+	case MSG_SURVEY:
 	case MSG_KINDS:
 		log_warning("event=refused kind=%s host=%s", msg_kind_name(msg->kind), host->rec.name);
 		send_error(c, peer, ERR_DENIED, "an agent's key may not do that");
@@ -216,6 +220,7 @@ void coordinator_tick(struct coordinator *c)
 	hosts_tick(c, now_ms);
 	runs_tick(c, now_ms);
 	dry_tick(c, now_ms);
+	leftovers_tick(c, now_ms);
 	if (c->admit)
 		runs_admit(c);
 	if (c->watchdog_ms != 0 && now_ms >= c->watchdog_next_ms) {
@@ -306,6 +311,7 @@ void coordinator_free(struct coordinator *coordinator)
 	}
 	bus_server_free(c->bus);
 	dry_free(c);
+	leftovers_free(c);
 	runs_free(c);
 	hosts_free(c);
 	store_close(c->store);

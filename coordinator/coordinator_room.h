@@ -14,6 +14,9 @@
 #define START_GRACE_MS 5000        /* after a start, agents get that much longer to be heard */
 #define INVENTORY_REFRESH_MS 60000 /* free amounts move without a new digest: ask again that often */
 #define HOST_SEEN_SAVE_MS 60000    /* how often a host's last sign of life is written down */
+#define LEFTOVERS_MAX 8            /* questions about leftovers at a time */
+#define LEFTOVERS_LOOK_MS 45000    /* for all hosts to look */
+#define LEFTOVERS_SWEEP_MS 100000  /* and then to take away; longer than a host gives itself */
 #define DRY_RUNS_MAX 64
 #define DRY_RUN_FIRST_ID (1ull << 60) /* numbers of dry runs: never those of migrations */
 
@@ -68,6 +71,27 @@ struct dry_run {
 	int64_t deadline_ms, next_ms;
 };
 
+/* One host's part in a question about leftovers. */
+struct leftovers_host {
+	char name[LIMIT_NAME];
+	bool waiting;                 /* its answer may come */
+	bool told;                    /* it has answered, once at least */
+	uint64_t sequence;            /* of what it was asked last */
+	int64_t next_ms;              /* when it is asked again */
+	struct msg_survey *sweep;     /* the second question, NULL: the first; heap */
+	struct msg_holdings holdings; /* its newest answer; heap */
+};
+
+struct leftovers {
+	struct bus_peer peer;
+	uint64_t sequence;     /* of the request */
+	char host[LIMIT_NAME]; /* "": all */
+	bool sweep;
+	int64_t deadline_ms;
+	size_t count;
+	struct leftovers_host *hosts;
+};
+
 struct coordinator {
 	struct loop *loop;
 	const struct paths *paths;
@@ -83,7 +107,8 @@ struct coordinator {
 	size_t run_count, run_room;
 	struct dry_run *dry[DRY_RUNS_MAX];
 	uint64_t dry_count; /* ever */
-	bool admit;         /* the queue is to be looked at */
+	struct leftovers *leftovers[LEFTOVERS_MAX];
+	bool admit; /* the queue is to be looked at */
 	bool failed;
 	struct err failure; /* why */
 	int64_t started_wall_ms;
@@ -171,6 +196,19 @@ int dry_start(struct coordinator *c, const struct bus_peer *peer, uint64_t seque
 bool dry_answer(struct coordinator *c, struct host *host, const struct msg *msg); /* true: it was for a dry run */
 void dry_tick(struct coordinator *c, int64_t now_ms);
 void dry_free(struct coordinator *c);
+
+/* ---- coordinator_leftovers.c ---- */
+/* 0: hosts are asked, the reply comes later. 1: there is nobody to ask, *ret_reply is filled. ERR_BUSY: too many at a
+ * time. */
+int leftovers_start(struct coordinator *c, const struct bus_peer *peer, uint64_t sequence,
+                    const struct msg_request *request, struct msg_reply *ret_reply, struct err *err);
+void leftovers_answer(struct coordinator *c, struct host *host, const struct msg *msg);
+void leftovers_tick(struct coordinator *c, int64_t now_ms);
+void leftovers_free(struct coordinator *c);
+
+/* ---- api_leftovers.c ---- */
+/* The answer with what is known by now (json is malloc'ed, the caller's). */
+void api_leftovers_reply(struct coordinator *c, const struct leftovers *leftovers, struct msg_reply *ret_reply);
 
 /* ---- api_show.c ---- */
 /* The "progress" of a migration as JSON text, malloc'ed; NULL: no memory. */

@@ -11,6 +11,7 @@
 /* What protobuf-c may cost, beside the longest list that a decoded message can own. */
 #define ARENA_LIMIT_BYTES (LIMIT_DECODE_BYTES - LIMIT_VMS * sizeof(struct msg_vm) - sizeof(struct msg_plan))
 _Static_assert(LIMIT_SESSIONS * sizeof(struct msg_session) <= LIMIT_VMS * sizeof(struct msg_vm) &&
+                       LIMIT_HOLDINGS * sizeof(struct msg_holding) <= LIMIT_VMS * sizeof(struct msg_vm) &&
                        LIMIT_JSON_BYTES < LIMIT_VMS * sizeof(struct msg_vm) &&
                        LIMIT_VMS * sizeof(struct msg_vm) < LIMIT_DECODE_BYTES / 2,
                "LIMIT_DECODE_BYTES leaves too little");
@@ -199,4 +200,19 @@ int msg_inventory_decode(const void *blob, size_t bytes, struct msg_inventory *r
 void msg_inventory_free(struct msg_inventory *inv)
 {
 	shape_free(&shape_inventory, inv);
+}
+
+int msg_holdings_encode(const struct msg_holdings *holdings, void **ret_blob, size_t *ret_bytes, struct err *err)
+{
+	return encode_one(&shape_holdings, "holdings", holdings, ret_blob, ret_bytes, err);
+}
+
+int msg_holdings_decode(const void *blob, size_t bytes, struct msg_holdings *ret_holdings, struct err *err)
+{
+	return decode_one(&shape_holdings, "holdings", blob, bytes, ret_holdings, err);
+}
+
+void msg_holdings_free(struct msg_holdings *holdings)
+{
+	shape_free(&shape_holdings, holdings);
 }

@@ -153,6 +153,8 @@ static bool is_about_a_migration(enum msg_kind kind)
 	case MSG_REQUEST:
 	case MSG_REPLY:
 	case MSG_ERROR:
+	case MSG_SURVEY:
+	case MSG_HOLDINGS:
 	case MSG_KINDS:
 		break;
 	}

@@ -95,7 +95,7 @@ struct shape {
 };
 
 /* The tables, in codec_shapes.c. shape_envelope is the envelope without its body. */
-extern const struct shape shape_envelope, shape_plan, shape_inventory;
+extern const struct shape shape_envelope, shape_plan, shape_inventory, shape_holdings;
 /* NULL if there is no such kind. */
 const struct shape *shape_of_body(enum msg_kind kind);
 

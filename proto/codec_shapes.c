@@ -300,6 +300,46 @@ static const struct field progress_fields[] = {
 static const struct shape shape_progress = { sizeof(struct msg_progress), &drover__progress__descriptor,
 	                                     ROWS(progress_fields), .rule = rule_progress };
 
+#define OVER struct msg_over, Drover__Over
+static const struct field over_fields[] = {
+	NUMBER(U64, OVER, migration, 1, CODEC_MAX_NUMBER),
+	NUMBER(FIELD_ENUM, OVER, over, 1, OVERS - 1),
+};
+static const struct shape shape_over = { sizeof(struct msg_over), &drover__over__descriptor, ROWS(over_fields) };
+
+#define SURVEY struct msg_survey, Drover__Survey
+static const struct field survey_fields[] = {
+	FLAG(SURVEY, sweep),
+	LIST(FIELD_LIST, SURVEY, over, over_count, LIMIT_HOLDINGS, .shape = &shape_over),
+};
+static const struct shape shape_survey = { sizeof(struct msg_survey), &drover__survey__descriptor,
+	                                   ROWS(survey_fields) };
+
+#define HOLDING struct msg_holding, Drover__Holding
+static const struct field holding_fields[] = {
+	NUMBER(FIELD_ENUM, HOLDING, kind, 1, HOLDING_KINDS - 1),
+	NUMBER(FIELD_ENUM, HOLDING, state, 1, HOLDING_STATES - 1),
+	NUMBER(U64, HOLDING, migration, 0, CODEC_MAX_NUMBER),
+	NUMBER(U32, HOLDING, generation, 0, UINT32_MAX),
+	WORDS(HOLDING, name, OPTIONAL), /* names and paths are what is there: what may not travel in them is replaced */
+	WORDS(HOLDING, path, OPTIONAL),
+	NUMBER(U64, HOLDING, kept_until_wall_ms, 0, CODEC_MAX_NUMBER),
+	FLAG(HOLDING, swept),
+	WORDS(HOLDING, error, OPTIONAL),
+};
+static const struct shape shape_holding = { sizeof(struct msg_holding), &drover__holding__descriptor,
+	                                    ROWS(holding_fields) };
+
+#define HOLDINGS struct msg_holdings, Drover__Holdings
+static const struct field holdings_fields[] = {
+	FLAG(HOLDINGS, sweep),
+	FLAG(HOLDINGS, cut),
+	STRUCT(FIELD_STRUCT, HOLDINGS, cause, shape_cause),
+	LIST(FIELD_HEAP_LIST, HOLDINGS, list, count, LIMIT_HOLDINGS, .shape = &shape_holding),
+};
+const struct shape shape_holdings = { sizeof(struct msg_holdings), &drover__holdings__descriptor,
+	                              ROWS(holdings_fields) };
+
 #define MAP struct msg_map, Drover__Map
 static const struct field map_fields[] = {
 	TEXT(MAP, from, REQUIRED),
@@ -334,6 +374,7 @@ static const struct field request_fields[] = {
 	NUMBER(FIELD_ENUM, REQUEST, owner, 0, SIDE_DESTINATION),
 	TEXT(REQUEST, fenced, OPTIONAL),
 	TEXT(REQUEST, reason, OPTIONAL),
+	FLAG(REQUEST, sweep),
 };
 static const struct shape shape_request = { sizeof(struct msg_request), &drover__request__descriptor,
 	                                    ROWS(request_fields) };
@@ -368,7 +409,8 @@ const struct shape *shape_of_body(enum msg_kind kind)
 		[MSG_ANSWER] = &shape_answer,       [MSG_REPORT] = &shape_session,
 		[MSG_PROGRESS] = &shape_progress,   [MSG_FACTS] = &shape_facts,
 		[MSG_REQUEST] = &shape_request,     [MSG_REPLY] = &shape_reply,
-		[MSG_ERROR] = &shape_error,
+		[MSG_ERROR] = &shape_error,         [MSG_SURVEY] = &shape_survey,
+		[MSG_HOLDINGS] = &shape_holdings,
 	};
 	return (unsigned)kind < MSG_KINDS ? bodies[kind] : NULL;
 }

@@ -226,6 +226,68 @@ struct msg_answer {
 	struct msg_session session;            /* the session after the command; phase NONE if there is none */
 };
 
+/* What migrations have left on a host. The numbers are also those of enum resource_kind of the journal. */
+enum holding_kind {
+	HOLDING_DISK = 1,    /* a disk image of a storage repository */
+	HOLDING_RESERVE,     /* a file that holds space for one */
+	HOLDING_EXPORT,      /* an exporter: its processes, its directory */
+	HOLDING_VM,          /* a VM that was coming in, or being destroyed */
+	HOLDING_BITMAP,      /* bitmaps and nodes in a VM's block backend */
+	HOLDING_SOURCE_DISK, /* a disk of a VM that has left */
+	HOLDING_FILE,        /* a socket, pid or lock file in the run directory */
+	HOLDING_LEG,         /* a leg's process */
+	HOLDING_KINDS
+};
+const char *holding_kind_name(enum holding_kind kind);
+
+enum holding_state {
+	HOLDING_UNCLAIMED = 1, /* no journal and no VM knows it */
+	HOLDING_LEFTOVER,      /* journaled, but nobody works on it any more */
+	HOLDING_KEPT,          /* there on purpose */
+	HOLDING_STATES
+};
+
+struct msg_holding {
+	enum holding_kind kind;
+	enum holding_state state;
+	uint64_t migration;  /* by its name or the journal; 0: cannot be told */
+	uint32_t generation; /* 0: not known */
+	char name[LIMIT_NAME];
+	char path[LIMIT_PATH];
+	uint64_t kept_until_wall_ms; /* 0: not kept, or without end */
+	uint32_t swept;              /* 1: taken away in this run */
+	char error[LIMIT_PATH];      /* it was to be taken away, and was not: why */
+};
+
+/* What the coordinator's records say of a migration that has nothing more to do on a host. */
+enum over {
+	OVER_UNKNOWN = 1, /* there is no such record */
+	OVER_ABORTED,     /* this host was its destination, and the source owns the VM: the copy is nobody's */
+	OVER_OTHER,       /* over in another way: what it copied here, if anything, may be the VM's own */
+	OVERS
+};
+const char *over_name(enum over over);
+enum over over_from_name(const char *name); /* 0 if unknown */
+
+/* coordinator -> agent: look at what the host really holds. Repeated with the same sequence until it is answered. */
+struct msg_survey {
+	uint32_t sweep; /* 1: take away what nobody claims, if it is of one of these */
+	uint32_t over_count;
+	struct msg_over {
+		uint64_t migration;
+		enum over over;
+	} over[LIMIT_HOLDINGS];
+};
+
+/* agent -> coordinator: the answer, with the survey's sequence. */
+struct msg_holdings {
+	uint32_t sweep;   /* as it was asked */
+	uint32_t cut;     /* 1: there is more than fits the list */
+	struct err cause; /* the host could not be looked at, or not at all of it; ERR_NONE: the list is whole */
+	uint32_t count;   /* <= LIMIT_HOLDINGS */
+	struct msg_holding *list; /* heap when decoded */
+};
+
 struct msg_disk_progress {
 	char name[LIMIT_NAME];
 	uint64_t size_bytes, copied_bytes, zero_bytes, left_bytes;
@@ -295,6 +357,7 @@ struct msg_request {
 	enum side owner;         /* 0: not told */
 	char fenced[LIMIT_NAME]; /* the other host, which is powered off */
 	char reason[LIMIT_REASON];
+	uint32_t sweep; /* LEFTOVERS: take away what nobody claims */
 };
 
 struct msg_reply {
@@ -318,6 +381,8 @@ enum msg_kind {
 	MSG_REQUEST,
 	MSG_REPLY,
 	MSG_ERROR /* refused on the connection level: version, role, key; text says why */,
+	MSG_SURVEY,
+	MSG_HOLDINGS,
 	MSG_KINDS
 };
 const char *msg_kind_name(enum msg_kind kind);
@@ -343,6 +408,8 @@ struct msg {
 		struct msg_request request;
 		struct msg_reply reply;
 		struct err error;
+		struct msg_survey survey;
+		struct msg_holdings holdings;
 	} u;
 };
 
@@ -367,6 +434,10 @@ int msg_plan_decode(const void *blob, size_t bytes, struct msg_plan *ret_plan, s
 int msg_inventory_encode(const struct msg_inventory *inv, void **ret_blob, size_t *ret_bytes, struct err *err);
 int msg_inventory_decode(const void *blob, size_t bytes, struct msg_inventory *ret_inv, struct err *err);
 void msg_inventory_free(struct msg_inventory *inv);
+/* Holdings on their own, as a leg's `survey` mode prints them. Free with msg_holdings_free(). */
+int msg_holdings_encode(const struct msg_holdings *holdings, void **ret_blob, size_t *ret_bytes, struct err *err);
+int msg_holdings_decode(const void *blob, size_t bytes, struct msg_holdings *ret_holdings, struct err *err);
+void msg_holdings_free(struct msg_holdings *holdings);
 /* XXH3 over everything but `digest` itself and the free amounts (which move all the time). */
 uint64_t msg_inventory_digest(const struct msg_inventory *inv);
 

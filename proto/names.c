@@ -78,9 +78,24 @@ static const char *const kinds[] = {
 	[MSG_ANSWER] = "answer",       [MSG_REPORT] = "report",
 	[MSG_PROGRESS] = "progress",   [MSG_FACTS] = "facts",
 	[MSG_REQUEST] = "request",     [MSG_REPLY] = "reply",
-	[MSG_ERROR] = "error",
+	[MSG_ERROR] = "error",         [MSG_SURVEY] = "survey",
+	[MSG_HOLDINGS] = "holdings",
 };
 _Static_assert(COUNT(kinds) == MSG_KINDS, "a kind without a name");
+
+static const char *const holdings[] = {
+	[HOLDING_DISK] = "disk", [HOLDING_RESERVE] = "reserve", [HOLDING_EXPORT] = "export",
+	[HOLDING_VM] = "vm",     [HOLDING_BITMAP] = "bitmap",   [HOLDING_SOURCE_DISK] = "source-disk",
+	[HOLDING_FILE] = "file", [HOLDING_LEG] = "leg",
+};
+_Static_assert(COUNT(holdings) == HOLDING_KINDS, "a kind of holding without a name");
+
+static const char *const overs[] = {
+	[OVER_UNKNOWN] = "unknown",
+	[OVER_ABORTED] = "aborted",
+	[OVER_OTHER] = "other",
+};
+_Static_assert(COUNT(overs) == OVERS, "a way to be over without a name");
 
 static const char *name_of(const char *const *names, size_t count, unsigned value, const char *otherwise)
 {
@@ -185,4 +200,19 @@ const char *verb_name(enum verb verb)
 const char *msg_kind_name(enum msg_kind kind)
 {
 	return name_of(kinds, COUNT(kinds), (unsigned)kind, "unknown");
+}
+
+const char *holding_kind_name(enum holding_kind kind)
+{
+	return name_of(holdings, COUNT(holdings), (unsigned)kind, "unknown");
+}
+
+const char *over_name(enum over over)
+{
+	return name_of(overs, COUNT(overs), (unsigned)over, "none");
+}
+
+enum over over_from_name(const char *name)
+{
+	return (enum over)value_of(overs, COUNT(overs), name);
 }

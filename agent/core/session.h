@@ -67,6 +67,12 @@ enum session_event_kind {
 	EVENT_KINDS
 };
 
+/* Over, and no leg is to work for it any more: what it still holds is a leftover. */
+static inline bool session_is_over(const struct session_core *core)
+{
+	return session_is_final(core->state) && !core->leg_wanted;
+}
+
 struct session_event {
 	enum session_event_kind kind;
 	enum step step;

@@ -37,6 +37,16 @@ int sr_space(const struct sr_config *sr, uint64_t *ret_size_bytes, uint64_t *ret
 /* The path a disk of this VM gets: PATH/UUID.DISK.MIGRATION.raw (or .qcow2); deterministic. */
 int sr_disk_path(const struct sr_config *sr, const uuid_bytes uuid, const char *disk, uint64_t migration,
                  char ret_path[LIMIT_PATH], struct err *err);
+/* A file of an SR that sr_disk_path(), sr_disk_make() or sr_reserve() named for a migration. */
+struct sr_file {
+	uuid_bytes uuid;
+	char disk[LIMIT_NAME];
+	uint64_t migration;   /* never 0: those are disks that no migration brought */
+	bool reserve;         /* it only holds space */
+	char image[LIMIT_ID]; /* name of the disk's own file, for which this one is or stands */
+};
+/* Whether `name`, without its directory, is one of those. Anything else is none of our business. */
+bool sr_file_parse(const char *name, struct sr_file *ret_file);
 /* Makes an empty disk (sparse raw, or qcow2 made by qemu-img). Idempotent. ERR_NO_SPACE, ERR_IO. */
 int sr_disk_make(const struct sr_config *sr, const char *path, enum disk_format format, uint64_t size_bytes,
                  struct err *err);
@@ -140,6 +150,9 @@ int disk_source_close(struct disk_source *source, struct err *err);
 /* Takes away what a dead leg of this migration left in the backend of this disk, drain included. Idempotent; done if
  * the backend is gone. */
 int disk_source_clean(const struct hypervisor_disk *disk, uint64_t migration, struct err *err);
+/* Migrations of which something is in the backend of this disk: bitmaps, nodes, exports called drover-MIGRATION-…; each
+ * once, at most *count (in: room). Changes nothing. None if the backend is gone. */
+int disk_source_find(const struct hypervisor_disk *disk, uint64_t *ret_migrations, unsigned *count, struct err *err);
 
 /* ---- copy engine ---- */
 struct disk_copy_stats {               /* read by other threads while a pass runs */

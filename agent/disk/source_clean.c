@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What we call our things in a block backend, and how they are taken away. */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -9,6 +11,7 @@
 #include "agent/disk/source_int.h"
 
 #define CLEAN_POLL_MS 5
+#define SOURCE_PREFIX "drover-"
 
 int source_names_make(struct source_names *ret_names, const struct hypervisor_disk *disk, uint64_t migration,
                       struct err *err)
@@ -18,7 +21,7 @@ int source_names_make(struct source_names *ret_names, const struct hypervisor_di
 	bool plain =
 		disk->name[strspn(disk->name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.")] ==
 		0;
-	snprintf(ret_names->prefix, sizeof(ret_names->prefix), "drover-%" PRIu64 "-", migration);
+	snprintf(ret_names->prefix, sizeof(ret_names->prefix), SOURCE_PREFIX "%" PRIu64 "-", migration);
 	int n = snprintf(ret_names->shadow, sizeof(ret_names->shadow), "%s%s", ret_names->prefix, disk->name);
 	if (n >= SOURCE_NODE_NAME || !plain || disk->name[0] == 0) {
 		uint32_t hash = (uint32_t)XXH3_64bits(disk->name, strlen(disk->name));
@@ -108,6 +111,77 @@ static int remove_bitmaps(struct qmp *qmp, const char *node, const char *prefix,
 			return -1;
 	}
 	return 0;
+}
+
+/* The number in drover-NUMBER-…; 0: it is not called that. */
+static uint64_t migration_of(const char *name)
+{
+	char *end;
+	if (!name || strncmp(name, SOURCE_PREFIX, strlen(SOURCE_PREFIX)) != 0)
+		return 0;
+	name += strlen(SOURCE_PREFIX);
+	errno = 0;
+	unsigned long long number = *name >= '1' && *name <= '9' ? strtoull(name, &end, 10) : 0;
+	return number > 0 && number <= INT64_MAX && errno == 0 && *end == '-' ? number : 0;
+}
+
+struct found {
+	uint64_t *list;
+	unsigned count, room;
+};
+
+static void found_add(struct found *found, uint64_t migration)
+{
+	for (unsigned i = 0; i < found->count; i++)
+		if (found->list[i] == migration)
+			return;
+	if (migration != 0 && found->count < found->room)
+		found->list[found->count++] = migration;
+}
+
+/* A shadow node, or the export of one, that was made for this disk: others of the same backend are others' finds. */
+static void found_shadow(struct found *found, const struct hypervisor_disk *disk, const char *name)
+{
+	struct source_names names;
+	uint64_t migration = migration_of(name);
+	if (migration != 0 && source_names_make(&names, disk, migration, NULL) == 0 && strcmp(names.shadow, name) == 0)
+		found_add(found, migration);
+}
+
+int disk_source_find(const struct hypervisor_disk *disk, uint64_t *ret_migrations, unsigned *count, struct err *err)
+{
+	struct found found = { ret_migrations, 0, *count };
+	json_t *nodes = NULL, *exports = NULL, *entry, *bitmap;
+	struct qmp *qmp = NULL;
+	struct err why = { 0 };
+	size_t i, k;
+	*count = 0;
+	if (qmp_open(&qmp, disk->qmp_path, NULL, QMP_OPEN_MS, &why) < 0)
+		return why.code == ERR_UNREACHABLE ? 0 : err_set(err, why.code, "%s", why.text);
+	int result =
+		qmp_run(qmp, "query-named-block-nodes", json_pack("{s:b}", "flat", 1), QMP_COMMAND_MS, &nodes, err);
+	if (result == 0)
+		result = qmp_run(qmp, "query-block-exports", NULL, QMP_COMMAND_MS, &exports, err);
+	qmp_close(qmp);
+	json_array_foreach(nodes, i, entry)
+	{
+		const char *name = json_string_value(json_object_get(entry, "node-name"));
+		found_shadow(&found, disk, name);
+		if (!name || strcmp(name, disk->node) != 0)
+			continue;
+		json_array_foreach(json_object_get(entry, "dirty-bitmaps"), k, bitmap)
+		{
+			found_add(&found, migration_of(json_string_value(json_object_get(bitmap, "name"))));
+		}
+	}
+	json_array_foreach(exports, i, entry)
+	{
+		found_shadow(&found, disk, json_string_value(json_object_get(entry, "id")));
+	}
+	json_decref(nodes);
+	json_decref(exports);
+	*count = found.count;
+	return result;
 }
 
 int source_clean_with(struct qmp *qmp, const struct hypervisor_disk *disk, const struct source_names *names,

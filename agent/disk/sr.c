@@ -49,6 +49,59 @@ int sr_disk_path(const struct sr_config *sr, const uuid_bytes uuid, const char *
 	return 0;
 }
 
+/* The digits before `end`, a number of a migration as it is written; 0 if they are none. */
+static uint64_t migration_before(const char *begin, const char *end)
+{
+	uint64_t number = 0;
+	if (end == begin || end - begin > 19 || *begin == '0')
+		return 0;
+	for (const char *at = begin; at < end; at++) {
+		if (*at < '0' || *at > '9')
+			return 0;
+		number = number * 10 + (uint64_t)(*at - '0');
+	}
+	return number > INT64_MAX ? 0 : number;
+}
+
+bool sr_file_parse(const char *name, struct sr_file *ret_file)
+{
+	static const char *const tails[] = { ".reserve", ".new" };
+	struct sr_file file = { .reserve = false };
+	char uuid[UUID_STR_LEN], again[LIMIT_PATH];
+	size_t bytes = strlen(name), head = UUID_STR_LEN - 1;
+	for (unsigned i = 0; i < 2; i++) {
+		size_t tail = strlen(tails[i]);
+		if (bytes > tail && strcmp(name + bytes - tail, tails[i]) == 0) {
+			file.reserve = i == 0;
+			bytes -= tail;
+			break;
+		}
+	}
+	if (bytes <= head + 1 || bytes >= sizeof(file.image))
+		return false;
+	memcpy(file.image, name, bytes);
+	memcpy(uuid, name, head);
+	uuid[head] = '\0';
+	char *format = strrchr(file.image, '.');
+	if (uuid_parse(uuid, file.uuid) < 0 || file.image[head] != '.' || !disk_format_from_name(format + 1))
+		return false;
+	char *dot = format;
+	while (dot > file.image + head && *--dot != '.')
+		;
+	size_t disk = (size_t)(dot - file.image) - head;
+	file.migration = migration_before(dot + 1, format);
+	if (dot <= file.image + head || disk < 2 || disk > sizeof(file.disk) || file.migration == 0)
+		return false;
+	memcpy(file.disk, file.image + head + 1, disk - 1);
+	/* what is not exactly as we would write it is not ours */
+	const struct sr_config here = { .path = ".", .format = disk_format_from_name(format + 1) };
+	if (sr_disk_path(&here, file.uuid, file.disk, file.migration, again, NULL) < 0 ||
+	    strcmp(again + 2, file.image) != 0)
+		return false;
+	*ret_file = file;
+	return true;
+}
+
 static int sync_directory_of(const char *path, struct err *err)
 {
 	char directory[LIMIT_PATH] = ".";

@@ -43,6 +43,21 @@ struct hypervisor_image {
 	uint64_t size_bytes;
 };
 
+/* A VM as it is here, for whoever looks for what was left behind. */
+enum hypervisor_vm_state {
+	HYPERVISOR_VM_OWN = 1,  /* this host's VM, running or not */
+	HYPERVISOR_VM_INCOMING, /* made by dest_create, never ran */
+	HYPERVISOR_VM_LEAVING,  /* its destruction was begun and is not at its end */
+};
+struct hypervisor_vm {
+	uuid_bytes uuid;
+	char name[LIMIT_NAME];
+	enum hypervisor_vm_state state;
+	uint64_t migration; /* that it was made for; 0: for none */
+	unsigned disk_count;
+	struct hypervisor_disk disks[LIMIT_DISKS]; /* path "": not attached yet; qmp_path "": no backend runs */
+};
+
 struct hypervisor_pass { /* one round over memory, measured */
 	uint32_t pass;
 	uint64_t total_bytes, sent_bytes /* in this pass */, sent_total_bytes;
@@ -83,6 +98,13 @@ struct hypervisor_ops {
 	/* VMs with their disks and NICs, memory of the host. SRs and networks are the agent's configuration, not
 	 * filled. */
 	int (*inventory)(struct hypervisor *hv, struct msg_inventory *ret_inv, struct err *err);
+
+	/* Every VM on this host in whatever state, none left out, with its disks. *ret_vms is malloc'ed, the caller's.
+	 */
+	int (*vms)(struct hypervisor *hv, struct hypervisor_vm **ret_vms, size_t *ret_count, struct err *err);
+	/* Brings a destruction that was begun to its end; the disks' files stay. ERR_CONFLICT: the VM is not being
+	 * destroyed, and was left alone. Done if it is gone. */
+	int (*destroy_end)(struct hypervisor *hv, const uuid_bytes uuid, struct err *err);
 
 	/* ---- source ---- */
 	/* ERR_UNKNOWN_VM if it is not here. Changes nothing. */

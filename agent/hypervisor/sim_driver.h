@@ -62,6 +62,11 @@ int sim_source_is_suspended(struct hypervisor_source *source, struct err *err);
 int sim_source_resume(struct hypervisor_source *source, struct err *err);
 int sim_source_flush(struct hypervisor_source *source, struct err *err);
 int sim_source_throttle(struct hypervisor_source *source, unsigned percent, struct err *err);
+/* The disks of a record, with their paths where its block backend runs (`backend`: else none). */
+int sim_disks_of(struct hypervisor *hv, const struct sim_record *record, bool backend,
+                 struct hypervisor_disk *ret_disks, struct err *err);
+int sim_vms(struct hypervisor *hv, struct hypervisor_vm **ret_vms, size_t *ret_count, struct err *err);
+int sim_destroy_end(struct hypervisor *hv, const uuid_bytes uuid, struct err *err);
 int sim_source_destroy(struct hypervisor *hv, const uuid_bytes uuid, struct err *err);
 int sim_dest_create(struct hypervisor *hv, const struct msg_plan *plan, uint64_t migration,
                     struct hypervisor_dest **ret_dest, struct err *err);

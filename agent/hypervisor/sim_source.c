@@ -39,30 +39,39 @@ void sim_source_close(struct hypervisor_source *source)
 	free(source);
 }
 
-int sim_source_disks(struct hypervisor_source *source, struct hypervisor_disk *ret_disks, unsigned *count,
-                     struct err *err)
+int sim_disks_of(struct hypervisor *hv, const struct sim_record *record, bool backend,
+                 struct hypervisor_disk *ret_disks, struct err *err)
 {
-	const struct sim_record *record = &source->record;
-	const struct paths *paths = &source->hv->paths;
-	if (*count < record->disk_count)
-		return err_set(err, ERR_UNSUPPORTED, "VM %s has %u disks, more than the %u that there is room for",
-		               record->name, record->disk_count, *count);
 	for (unsigned i = 0; i < record->disk_count; i++) {
 		const struct sim_disk *from = &record->disks[i];
 		struct hypervisor_disk *to = &ret_disks[i];
 		memset(to, 0, sizeof(*to));
 		memcpy(to->name, from->name, sizeof(to->name));
-		int bytes = snprintf(to->node, sizeof(to->node), "%s%s", SIM_NODE_PREFIX, from->name);
-		if (bytes < 0 || (size_t)bytes >= sizeof(to->node))
-			return err_set(err, ERR_UNSUPPORTED, "disk name '%s' is too long", from->name);
-		if (sim_path(paths, record->name, SIM_PATH_QMP_LEG, to->qmp_path, err) != 0 ||
-		    sim_path(paths, record->name, SIM_PATH_NBD, to->nbd_path, err) != 0)
-			return -1;
 		memcpy(to->path, from->path, sizeof(to->path));
 		to->format = from->format;
 		to->size_bytes = from->size_bytes;
 		to->read_only = from->read_only;
+		if (!backend)
+			continue;
+		int bytes = snprintf(to->node, sizeof(to->node), "%s%s", SIM_NODE_PREFIX, from->name);
+		if (bytes < 0 || (size_t)bytes >= sizeof(to->node))
+			return err_set(err, ERR_UNSUPPORTED, "disk name '%s' is too long", from->name);
+		if (sim_path(&hv->paths, record->name, SIM_PATH_QMP_LEG, to->qmp_path, err) != 0 ||
+		    sim_path(&hv->paths, record->name, SIM_PATH_NBD, to->nbd_path, err) != 0)
+			return -1;
 	}
+	return 0;
+}
+
+int sim_source_disks(struct hypervisor_source *source, struct hypervisor_disk *ret_disks, unsigned *count,
+                     struct err *err)
+{
+	const struct sim_record *record = &source->record;
+	if (*count < record->disk_count)
+		return err_set(err, ERR_UNSUPPORTED, "VM %s has %u disks, more than the %u that there is room for",
+		               record->name, record->disk_count, *count);
+	if (sim_disks_of(source->hv, record, true, ret_disks, err) != 0)
+		return -1;
 	*count = record->disk_count;
 	return 0;
 }

@@ -57,7 +57,7 @@ static bool next_process(const char **at, struct proc_id *ret_id)
 	return end != ticks;
 }
 
-int clean_exporter(struct leg *leg, const struct journal_resource *resource, struct err *err)
+int clean_exporter(const struct paths *paths, const struct journal_resource *resource, struct err *err)
 {
 	int rc = 0;
 	char name[LIMIT_NAME + 48];
@@ -69,24 +69,24 @@ int clean_exporter(struct leg *leg, const struct journal_resource *resource, str
 		return err_wrap(err, "end the exporter of %s", resource->name);
 	for (unsigned i = 0; i < 8; i++) {
 		snprintf(name, sizeof(name), i ? "export-%" PRIu64 "-%s-%u" : "export-%" PRIu64 "-%s",
-		         leg->options.migration, resource->name, i + 1);
-		paths_remove_pid(&leg->paths, name);
+		         resource->migration, resource->name, i + 1);
+		paths_remove_pid(paths, name);
 	}
 	unmount(resource->path);
 	return remove_tree(resource->path, err);
 }
 
-static int clean_bitmap(struct leg *leg, const struct journal_resource *resource, const struct hypervisor_disk *disks,
-                        unsigned count, struct err *err)
+static int clean_bitmap(const struct journal_resource *resource, const struct hypervisor_disk *disks, unsigned count,
+                        struct err *err)
 {
 	for (unsigned i = 0; i < count; i++)
 		if (strcmp(disks[i].name, resource->name) == 0)
-			return disk_source_clean(&disks[i], leg->options.migration, err);
+			return disk_source_clean(&disks[i], resource->migration, err);
 	return 0; /* the VM is gone, and its backend with it */
 }
 
-static int clean_one(struct leg *leg, const struct journal_resource *resource, const struct hypervisor_disk *disks,
-                     unsigned count, struct err *err)
+int clean_one(const struct clean_tools *tools, const struct journal_resource *resource,
+              const struct hypervisor_disk *disks, unsigned count, struct err *err)
 {
 	uuid_t uuid;
 	switch (resource->kind) {
@@ -95,13 +95,13 @@ static int clean_one(struct leg *leg, const struct journal_resource *resource, c
 	case RESOURCE_RESERVE:
 		return sr_reserve_remove(resource->path, err);
 	case RESOURCE_EXPORT:
-		return clean_exporter(leg, resource, err);
+		return clean_exporter(tools->paths, resource, err);
 	case RESOURCE_VM:
 		if (uuid_parse(resource->name, uuid))
 			return err_set(err, ERR_CORRUPT, "VM resource '%s' is no UUID", resource->name);
-		return leg->ops->dest_destroy(leg->hv, uuid, leg->options.migration, err);
+		return tools->ops->dest_destroy(tools->hv, uuid, resource->migration, err);
 	case RESOURCE_BITMAP:
-		return clean_bitmap(leg, resource, disks, count, err);
+		return clean_bitmap(resource, disks, count, err);
 	case RESOURCE_SOURCE_DISK:
 		return 0; /* the VM's own disk stays with it */
 	case RESOURCE_FILE:
@@ -116,6 +116,7 @@ static int clean_one(struct leg *leg, const struct journal_resource *resource, c
 
 int clean_resources(struct leg *leg, const struct hypervisor_disk *hv_disks, unsigned hv_disk_count, struct err *err)
 {
+	const struct clean_tools tools = { &leg->paths, leg->ops, leg->hv };
 	struct journal_resource *list = NULL;
 	size_t count = 0;
 	int rc = leg_resource_list(leg, &list, &count, err);
@@ -123,7 +124,7 @@ int clean_resources(struct leg *leg, const struct hypervisor_disk *hv_disks, uns
 		struct err why = { 0 };
 		if (list[i].state == RESOURCE_KEPT)
 			continue;
-		if (clean_one(leg, &list[i], hv_disks, hv_disk_count, &why) ||
+		if (clean_one(&tools, &list[i], hv_disks, hv_disk_count, &why) ||
 		    leg_resource_gone(leg, list[i].id, &why)) {
 			log_warning("event=leftover migration=%" PRIu64 " kind=%s name=%s error=\"%s\"",
 			            leg->options.migration, resource_kind_name(list[i].kind), list[i].name, why.text);

@@ -182,7 +182,8 @@ static int end_exporters(struct leg *leg, struct err *err)
 	int rc = leg_resource_list(leg, &list, &count, err);
 	for (size_t i = 0; i < count && !rc; i++)
 		if (list[i].kind == RESOURCE_EXPORT)
-			rc = clean_exporter(leg, &list[i], err) || leg_resource_gone(leg, list[i].id, err) ? -1 : 0;
+			rc = clean_exporter(&leg->paths, &list[i], err) || leg_resource_gone(leg, list[i].id, err) ? -1
+			                                                                                           : 0;
 	free(list);
 	return rc;
 }
@@ -308,7 +309,7 @@ static int release(struct leg *leg, struct err *err)
 		if (list[i].kind == RESOURCE_RESERVE)
 			rc = sr_reserve_remove(list[i].path, err);
 		else if (list[i].kind == RESOURCE_EXPORT)
-			rc = clean_exporter(leg, &list[i], err);
+			rc = clean_exporter(&leg->paths, &list[i], err);
 		/* The disks and the VM are the VM's own from here on. */
 		if (!rc)
 			rc = leg_resource_gone(leg, list[i].id, err);

@@ -217,7 +217,16 @@ int64_t leg_now_ms(void);
 /* Takes away what is journaled for this session, newest first, and strikes it off. The first failure is returned, the
  * rest is tried all the same. `hv_disks` (may be NULL) are the VM's disks, for bitmaps. */
 int clean_resources(struct leg *leg, const struct hypervisor_disk *hv_disks, unsigned hv_disk_count, struct err *err);
-/* Kills the exporters whose processes are journaled. */
-int clean_exporter(struct leg *leg, const struct journal_resource *resource, struct err *err);
+/* What is needed to take one thing away, for whatever migration it was made. */
+struct clean_tools {
+	const struct paths *paths;
+	const struct hypervisor_ops *ops;
+	struct hypervisor *hv;
+};
+/* Takes away what `resource` names; done if it is gone. The journal is not touched. `disks` as above. */
+int clean_one(const struct clean_tools *tools, const struct journal_resource *resource,
+              const struct hypervisor_disk *disks, unsigned count, struct err *err);
+/* Kills the exporter's processes that the resource's note names, and takes its files away. */
+int clean_exporter(const struct paths *paths, const struct journal_resource *resource, struct err *err);
 
 #endif

@@ -6,18 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "agent/leg/leg.h"
+#include "agent/leg/survey.h"
 #include "common/log.h"
 
 static const struct hypervisor_ops *const driver = &hypervisor_sim;
 
 const char *argp_program_version = "drover-leg-sim " DROVER_VERSION;
 
-enum mode { MODE_NONE, MODE_INVENTORY, MODE_RUN };
+enum mode { MODE_NONE, MODE_INVENTORY, MODE_RUN, MODE_SURVEY };
 
 struct arguments {
 	enum mode mode;
 	struct leg_options leg;
+	struct survey_options survey;
 };
 
 static uint64_t number(struct argp_state *state, const char *text, uint64_t max)
@@ -35,7 +36,7 @@ static error_t parse(int key, char *text, struct argp_state *state)
 	struct arguments *arguments = state->input;
 	switch (key) {
 	case 'h':
-		arguments->leg.home = text;
+		arguments->leg.home = arguments->survey.home = text;
 		return 0;
 	case 'm':
 		arguments->leg.migration = number(state, text, INT64_MAX);
@@ -54,6 +55,12 @@ static error_t parse(int key, char *text, struct argp_state *state)
 	case 'r':
 		arguments->leg.recover = true;
 		return 0;
+	case 'w':
+		arguments->survey.sweep = true;
+		return 0;
+	case 'o':
+		arguments->survey.over = text;
+		return 0;
 	case ARGP_KEY_ARG:
 		if (arguments->mode != MODE_NONE)
 			argp_usage(state);
@@ -61,8 +68,10 @@ static error_t parse(int key, char *text, struct argp_state *state)
 			arguments->mode = MODE_INVENTORY;
 		else if (strcmp(text, "run") == 0)
 			arguments->mode = MODE_RUN;
+		else if (strcmp(text, "survey") == 0)
+			arguments->mode = MODE_SURVEY;
 		else
-			argp_error(state, "'%s' is neither inventory nor run", text);
+			argp_error(state, "'%s' is neither inventory, survey nor run", text);
 		return 0;
 	case ARGP_KEY_END:
 		if (arguments->mode == MODE_NONE)
@@ -82,6 +91,8 @@ static const struct argp_option options[] = {
 	{ "generation", 'g', "G", 0, "Its generation", 0 },
 	{ "side", 's', "SIDE", 0, "source or destination", 0 },
 	{ "recover", 'r', NULL, 0, "Only end what a leg before began, by the journal", 0 },
+	{ "sweep", 'w', NULL, 0, "survey: take away what nobody claims, of the migrations that --over names", 0 },
+	{ "over", 'o', "N:WORD,...", 0, "survey: migrations that are over: unknown, aborted or other", 0 },
 	{ 0 },
 };
 
@@ -116,7 +127,7 @@ int main(int argc, char **argv)
 	static const struct argp argp = {
 		options,
 		parse,
-		"inventory\nrun --migration N --generation G --side source|destination [--recover]",
+		"inventory\nsurvey [--sweep --over N:WORD,...]\nrun --migration N --generation G --side source|destination [--recover]",
 		"Does what blocks for one migration on one host; started by drover-agent.",
 		NULL,
 		NULL,
@@ -127,5 +138,7 @@ int main(int argc, char **argv)
 	log_init("drover-leg-sim");
 	if (arguments.mode == MODE_INVENTORY)
 		return print_inventory(arguments.leg.home);
+	if (arguments.mode == MODE_SURVEY)
+		return survey_run(&arguments.survey, driver, stdout);
 	return leg_run(&arguments.leg, driver);
 }

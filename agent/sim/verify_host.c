@@ -168,8 +168,8 @@ static void judge_process(struct verify *verify, struct verify_host *host, pid_t
 			             name != NULL ? name : "?");
 	} else if (strncmp(comm, LEG_PREFIX, strlen(LEG_PREFIX)) == 0) {
 		const char *migration = option_of(text, bytes, "--migration");
-		if (migration == NULL && has_word(text, bytes, "inventory"))
-			return; /* it looks round for the agent, which ends it if it takes long */
+		if (migration == NULL && (has_word(text, bytes, "inventory") || has_word(text, bytes, "survey")))
+			return; /* asked by the agent just now; no leg of any migration */
 		if (migration == NULL || !verify_session_open(host, strtoll(migration, NULL, 10)))
 			verify_fault(verify, "host %s: leg %d of migration %s was left behind", host->name, (int)pid,
 			             migration != NULL ? migration : "?");

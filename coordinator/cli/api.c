@@ -32,9 +32,9 @@ void api_reply_free(struct api_reply *reply)
 	reply->doc = NULL;
 }
 
-static bool only_reads(enum verb verb)
+static bool only_reads(const struct msg_request *request)
 {
-	return verb != VERB_MIGRATE && verb != VERB_CANCEL;
+	return request->verb != VERB_MIGRATE && request->verb != VERB_CANCEL && !request->sweep;
 }
 
 static void finish(struct api *api)
@@ -92,7 +92,7 @@ static void on_message(void *ctx, const struct msg *msg)
 		api->version = msg->u.welcome.version;
 		if (!api->asking)
 			finish(api);
-		else if (!api->lost || only_reads(api->asking->verb))
+		else if (!api->lost || only_reads(api->asking))
 			send_request(api);
 	} else if (msg->kind == MSG_REPLY && api->asking && msg->sequence == api->sequence) {
 		take_reply(api, &msg->u.reply);
@@ -216,9 +216,9 @@ int api_call(struct api *api, const struct msg_request *request, unsigned timeou
 	if (failed && err && err->code == ERR_TIMEOUT)
 		return err_set(err, ERR_UNREACHABLE, "%s: no answer from %s (%.200s) within %u s; %s",
 		               verb_name(request->verb), api->place->endpoint, api->place->file, timeout_ms / 1000,
-		               only_reads(request->verb)
-		                       ? "is the coordinator running?"
-		                       : "whether it was done is unknown: look with 'drover list --all'");
+		               only_reads(request) ? "is the coordinator running?"
+		               : request->sweep    ? "whether it was done is unknown: look with 'drover events'"
+		                                   : "whether it was done is unknown: look with 'drover list --all'");
 	if (failed || own.code == ERR_NONE)
 		return failed;
 	api_reply_free(ret_reply);

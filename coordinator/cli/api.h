@@ -14,8 +14,9 @@
 #include "coordinator/cli/place.h"
 #include "proto/msg.h"
 
-#define API_REPLY_MS 30000u    /* how long an answer may take once connected */
-#define API_DRY_RUN_MS 120000u /* pre-checks ask two hosts */
+#define API_REPLY_MS 30000u      /* how long an answer may take once connected */
+#define API_LEFTOVERS_MS 160000u /* hosts look, and may take away */
+#define API_DRY_RUN_MS 120000u   /* pre-checks ask two hosts */
 
 struct api;
 

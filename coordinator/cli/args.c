@@ -234,6 +234,9 @@ static int parse_filter(struct cli_args *args, int key, const char *arg, struct 
 		return take_text(request->host, sizeof(request->host), "--host", arg, err);
 	case OPT_VM:
 		return take_text(request->vm, sizeof(request->vm), "--vm", arg, err);
+	case OPT_SWEEP:
+		request->sweep = 1;
+		return 0;
 	case OPT_ALL:
 		request->all = 1;
 		return 0;

@@ -61,7 +61,9 @@ int cli_fail_reply(struct cli *cli, const struct api_reply *reply)
 int cli_ask(struct cli *cli, const struct msg_request *request, struct api_reply *ret_reply, int *ret_exit)
 {
 	struct err err = { 0 };
-	unsigned limit_ms = request->dry_run ? API_DRY_RUN_MS : API_REPLY_MS;
+	unsigned limit_ms = request->dry_run                  ? API_DRY_RUN_MS
+	                    : request->verb == VERB_LEFTOVERS ? API_LEFTOVERS_MS
+	                                                      : API_REPLY_MS;
 
 	if (api_call(cli->api, request, limit_ms, ret_reply, &err) != 0) {
 		*ret_exit = cli_fail_err(cli, &err);

@@ -69,6 +69,11 @@ static const struct argp_option host_filter[] = {
 	{ "host", OPT_HOST, "HOST", 0, "Only those on this host", 1 },
 	{ 0 },
 };
+static const struct argp_option leftovers_options[] = {
+	{ "host", OPT_HOST, "HOST", 0, "Only those on this host", 1 },
+	{ "sweep", OPT_SWEEP, NULL, 0, "Take away what nobody claims (operators only)", 1 },
+	{ 0 },
+};
 static const struct argp_option generate_options[] = {
 	{ "role", OPT_ROLE, "ROLE", 0, "operator, submitter, viewer, agent or coordinator", 1 },
 	{ "host", OPT_HOST, "HOST", 0, "For agents: the host that the key speaks for", 1 },
@@ -94,8 +99,8 @@ const struct command commands_all[] = {
 	  "write off a host that is gone for good" },
 	{ "vm list", CLI_VM_LIST, VERB_VM_LIST, WORD_NONE, false, "", host_filter, "VMs on the hosts that are known" },
 	{ "vm show", CLI_VM_SHOW, VERB_VM_SHOW, WORD_VM, true, "VM", NULL, "one VM, whole" },
-	{ "leftovers", CLI_LEFTOVERS, VERB_LEFTOVERS, WORD_NONE, false, "", host_filter,
-	  "what migrations have left behind on hosts" },
+	{ "leftovers", CLI_LEFTOVERS, VERB_LEFTOVERS, WORD_NONE, false, "", leftovers_options,
+	  "what migrations have left behind on hosts; they are asked" },
 	{ "status", CLI_STATUS, VERB_STATUS, WORD_NONE, false, "", NULL, "the coordinator itself" },
 	{ "key generate", CLI_KEY_GENERATE, 0, WORD_NAME, true, "NAME", generate_options, "make a key pair" },
 	{ "key list", CLI_KEY_LIST, 0, WORD_NONE, false, "", NULL, "own and authorised keys" },

@@ -40,6 +40,7 @@ enum command_option {
 	OPT_VM,
 	OPT_ALL,
 	OPT_FOLLOW,
+	OPT_SWEEP,
 	OPT_ROLE,
 	OPT_OWNER,
 	OPT_FENCED,

@@ -307,21 +307,43 @@ void print_vms(const struct screen *screen, const json_t *doc)
 	print_list(screen, columns, doc, "vms", "no VMs");
 }
 
+/* Who could not be asked, or not be looked at in full: what is there is not known, which is not "nothing". */
+static void print_gaps(const struct screen *screen, const json_t *doc)
+{
+	const json_t *item;
+	size_t index;
+
+	json_array_foreach(doc_list(doc, "hosts_silent"), index, item)
+	{
+		if (json_is_string(item))
+			fprintf(screen->out, "%s: no answer; what it holds is not known\n", json_string_value(item));
+	}
+	json_array_foreach(doc_list(doc, "faults"), index, item)
+	{
+		fprintf(screen->out, "%s: could not be looked at in full: %s\n",
+		        *doc_text(item, "host") ? doc_text(item, "host") : "the records", doc_text(item, "message"));
+	}
+	if (doc_true(doc, "cut"))
+		fprintf(screen->out, "there is more than fits the list\n");
+}
+
 void print_leftovers(const struct screen *screen, const json_t *doc)
 {
 	static const struct column columns[] = {
 		{ "HOST", { "host" }, 0 },
 		{ "MIGRATION", { "migration", "id" }, TABLE_RIGHT },
-		{ "VM", { "vm.name", "name" }, TABLE_CUT },
+		{ "VM", { "vm.name" }, TABLE_CUT },
 		{ "KIND", { "kind" }, 0 },
-		{ "SIDE", { "side" }, 0 },
+		{ "NAME", { "name" }, TABLE_CUT },
 		{ "STATE", { "state" }, 0 },
 		{ "UNTIL", { "kept_until" }, 0 },
-		{ "WHAT", { "text", "message" }, TABLE_WRAP },
+		{ "PATH", { "path" }, TABLE_WRAP },
+		{ "WHAT", { "error", "text", "message" }, TABLE_WRAP },
 		{ 0 },
 	};
 
 	print_list(screen, columns, doc, "leftovers", "no leftovers");
+	print_gaps(screen, doc);
 }
 
 unsigned print_checks(const struct screen *screen, const json_t *doc)

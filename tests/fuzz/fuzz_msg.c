@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Any bytes as a frame, a plan and an inventory: they are refused with words, or what comes out can be encoded, decoded
- * and encoded again to the same bytes. Anything else aborts, for the fuzzer to see.
+ * Any bytes as a frame, a plan, an inventory and holdings: they are refused with words, or what comes out can be
+ * encoded, decoded and encoded again to the same bytes. Anything else aborts, for the fuzzer to see.
  */
 #include "proto/msg.h"
 #include "tests/fuzz/fuzz_main.h"
@@ -62,10 +62,29 @@ static void try_inventory(const uint8_t *data, size_t bytes)
 	msg_inventory_free(&again);
 }
 
+static void try_holdings(const uint8_t *data, size_t bytes)
+{
+	struct msg_holdings holdings, again;
+	struct err err = { 0 };
+	void *one;
+	size_t one_bytes;
+	if (msg_holdings_decode(data, bytes, &holdings, &err) != 0) {
+		must_be_worded(&err);
+		return;
+	}
+	must(msg_holdings_encode(&holdings, &one, &one_bytes, &err) == 0, "holdings cannot be encoded", &err);
+	must(msg_holdings_decode(one, one_bytes, &again, &err) == 0, "holdings cannot be decoded", &err);
+	must(holdings.count == again.count && holdings.cut == again.cut, "other holdings", &err);
+	free(one);
+	msg_holdings_free(&holdings);
+	msg_holdings_free(&again);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 {
 	try_frame(data, bytes);
 	try_plan(data, bytes);
 	try_inventory(data, bytes);
+	try_holdings(data, bytes);
 	return 0;
 }

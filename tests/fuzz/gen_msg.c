@@ -48,6 +48,11 @@ static int write_bodies(const char *directory)
 		return -1;
 	rc = write_file(directory, "inventory", "alone", blob, bytes);
 	free(blob);
+	sample_full(&msg, MSG_HOLDINGS, &lists);
+	if (rc != 0 || msg_holdings_encode(&msg.u.holdings, &blob, &bytes, NULL) != 0)
+		return -1;
+	rc = write_file(directory, "holdings", "alone", blob, bytes);
+	free(blob);
 	return rc;
 }
 

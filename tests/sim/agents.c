@@ -222,9 +222,13 @@ static void inventory_ends(void *ctx, uint64_t fd)
 	loop_child_ended(channel->agent_pid, (pid_t)channel->inventory_pid, failed ? 1 << 8 : 0);
 }
 
-int process_inventory_start(struct agent *agent, int *ret_fd, pid_t *ret_pid, struct err *err)
+int process_query_start(struct agent *agent, const char *mode, const char *const options[], int *ret_fd, pid_t *ret_pid,
+                        struct err *err)
 {
 	(void)agent;
+	(void)options;
+	if (strcmp(mode, "inventory") != 0)
+		return err_set(err, ERR_UNSUPPORTED, "simulated hosts are asked for inventories only");
 	if (proc_is_dying())
 		return err_set(err, ERR_IO, "dying");
 	struct proc *proc = proc_new(PROC_EXPORTER, world_current->machine, NULL); /* a number, no more */

@@ -265,6 +265,35 @@ static int leg_serve(struct fake_leg *leg)
 	return 0;
 }
 
+/* Tells what it was told: its options as a path, and how often it has been asked as a migration's number. */
+static int leg_survey(int argc, char **argv)
+{
+	struct msg_holding holding = { .kind = HOLDING_FILE, .state = HOLDING_UNCLAIMED };
+	struct msg_holdings holdings = { .count = 1, .list = &holding };
+	struct paths paths;
+	char path[PATHS_MAX + 64];
+	struct stat st;
+	void *blob;
+	size_t bytes, used = 0;
+	if (argc < 4 || strcmp(argv[2], "--home") != 0 || paths_init(&paths, argv[3], NULL) < 0)
+		return 1;
+	(void)snprintf(path, sizeof(path), "%s/surveys-fail", paths.run);
+	if (access(path, F_OK) == 0)
+		return 3;
+	(void)snprintf(path, sizeof(path), "%s/surveys", paths.run);
+	int fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+	if (write(fd, "x", 1) != 1 || fstat(fd, &st) < 0)
+		return 1;
+	holding.migration = (uint64_t)st.st_size;
+	for (int i = 4; i < argc; i++)
+		used += (size_t)snprintf(holding.path + used, sizeof(holding.path) - used, "%s ", argv[i]);
+	(void)snprintf(holding.name, sizeof(holding.name), "%s", getenv(AGENT_CONF_ENV) ? "configured" : "");
+	if (msg_holdings_encode(&holdings, &blob, &bytes, NULL) < 0 || fwrite(blob, 1, bytes, stdout) != bytes)
+		return 1;
+	free(blob);
+	return 0;
+}
+
 static int run_leg(int argc, char **argv)
 {
 	struct fake_leg leg = { .fd = -1 };

@@ -24,6 +24,10 @@ struct fake {
 	unsigned session_count;
 	uint64_t digest;
 	struct msg_inventory inventory; /* without VMs */
+	unsigned holdings_count;
+	struct msg_holdings holdings; /* newest, its list in the next */
+	struct msg_holding holding;
+	uint64_t holdings_sequence;
 	uint32_t vms;
 };
 
@@ -78,6 +82,12 @@ static void on_message(void *ctx, const struct bus_peer *peer, const struct msg 
 		f->session = msg->u.report;
 	} else if (msg->kind == MSG_PROGRESS) {
 		f->progress++;
+	} else if (msg->kind == MSG_HOLDINGS) {
+		f->holdings_count++;
+		f->holdings = msg->u.holdings;
+		f->holdings_sequence = msg->sequence;
+		if (f->holdings.count > 0)
+			f->holding = msg->u.holdings.list[0];
 	}
 }
 
@@ -130,6 +140,11 @@ static bool has_hellos(struct fake *f, int count)
 static bool in_phase(struct fake *f, int phase)
 {
 	return f->session.phase == (enum session_phase)phase;
+}
+
+static bool has_holdings(struct fake *f, int count)
+{
+	return f->holdings_count >= (unsigned)count;
 }
 
 static bool has_status(struct fake *f, int unused)
@@ -364,6 +379,19 @@ static void send_facts(struct fake *f, const struct order *o, struct verdict_fac
 	msg->migration = o->migration;
 	msg->generation = o->generation;
 	msg->u.facts = facts;
+	reply(f, msg);
+}
+
+static void ask_survey(struct fake *f, uint64_t sequence, bool sweep)
+{
+	struct msg *msg = new_msg(MSG_SURVEY);
+	msg->sequence = sequence;
+	msg->u.survey.sweep = sweep;
+	if (sweep) {
+		msg->u.survey.over_count = 2;
+		msg->u.survey.over[0] = (struct msg_over) { 17, OVER_ABORTED };
+		msg->u.survey.over[1] = (struct msg_over) { 18, OVER_UNKNOWN };
+	}
 	reply(f, msg);
 }
 

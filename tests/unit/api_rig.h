@@ -208,6 +208,21 @@ static json_t *ask(const struct bus_peer *peer, const struct msg_request *reques
 	return doc;
 }
 
+/* The answer to a question that is answered later, with what is known now. */
+static json_t *ask_later(const struct bus_peer *peer, const struct msg_request *request)
+{
+	json_decref(doc);
+	doc = NULL;
+	assert_false(api_answer(c, peer, 1, request, &reply));
+	assert_non_null(c->leftovers[0]);
+	api_leftovers_reply(c, c->leftovers[0], &reply);
+	doc = json_loads(reply.json, 0, NULL);
+	assert_non_null(doc);
+	free(reply.json);
+	leftovers_free(c);
+	return doc;
+}
+
 static struct msg_request a_request(enum verb verb)
 {
 	return (struct msg_request) { .verb = verb, .keep_source_s = -1, .keep_copy_s = -1 };

@@ -123,6 +123,13 @@ struct agent {
 	struct msg_session session;
 	struct msg_inventory inventory;
 	struct msg_vm vm;
+	/* what it holds, and the questions about it */
+	struct msg_holding holdings[4];
+	uint32_t holding_count;
+	int survey_mute; /* so many are not answered */
+	unsigned surveys;
+	uint64_t survey_sequences[4];
+	struct msg_survey survey; /* newest */
 };
 static struct agent agents[2];
 static struct agent *const source = &agents[0], *const destination = &agents[1];
@@ -316,6 +323,28 @@ static void on_command(struct agent *agent, const struct msg *command)
 		switch_over();
 }
 
+static void on_survey(struct agent *agent, const struct msg *asked)
+{
+	struct msg msg = agent_msg(agent, MSG_HOLDINGS);
+	struct msg_holding list[4];
+	agent->survey = asked->u.survey;
+	agent->survey_sequences[agent->surveys++ % 4] = asked->sequence;
+	if (agent->survey_mute-- > 0)
+		return;
+	msg.sequence = asked->sequence;
+	msg.u.holdings.sweep = asked->u.survey.sweep;
+	msg.u.holdings.count = agent->holding_count;
+	msg.u.holdings.list = list;
+	memcpy(list, agent->holdings, sizeof(list));
+	for (uint32_t i = 0; i < agent->holding_count && asked->u.survey.sweep; i++) {
+		for (uint32_t k = 0; k < asked->u.survey.over_count; k++)
+			list[i].swept |= asked->u.survey.over[k].migration == list[i].migration;
+		if (!list[i].swept && list[i].state != HOLDING_KEPT)
+			snprintf(list[i].error, sizeof(list[i].error), "it is not over");
+	}
+	agent_send(agent, &msg);
+}
+
 static void on_agent(void *ctx, const struct msg *msg)
 {
 	struct agent *agent = ctx;
@@ -330,6 +359,8 @@ static void on_agent(void *ctx, const struct msg *msg)
 			agent_inventory(agent);
 	} else if (msg->kind == MSG_COMMAND) {
 		on_command(agent, msg);
+	} else if (msg->kind == MSG_SURVEY) {
+		on_survey(agent, msg);
 	} else if (msg->kind == MSG_ERROR) {
 		print_message("%s is told: %s\n", agent->name, msg->u.error.text);
 	}

@@ -312,4 +312,92 @@ static inline void guest_ticks(struct move *move, struct host *host)
 	rig_wait_tick(&host->paths, VM, tick + 5);
 }
 
+/* ---- a VM on the source that is to move, and the legs up to where they copy ---- */
+
+static inline void make_plan(struct move *move)
+{
+	struct hypervisor *hv = NULL;
+	struct msg_inventory inv = { 0 };
+	struct err err = { 0 };
+	rig_ok(hypervisor_sim.open(&hv, &move->s.paths, &err), &err);
+	rig_ok(hypervisor_sim.inventory(hv, &inv, &err), &err);
+	assert_int_equal(inv.vm_count, 1);
+	move->plan.vm = inv.vms[0];
+	for (unsigned i = 0; i < inv.vms[0].disk_count; i++)
+		move->plan.to[i] = inv.vms[0].disks[i];
+	snprintf(move->plan.new_name, LIMIT_NAME, "%s", VM);
+	snprintf(move->plan.source, LIMIT_NAME, "a");
+	snprintf(move->plan.destination, LIMIT_NAME, "b");
+	move->plan.max_downtime_ms = 1000;
+	move->plan.on_slow = ON_SLOW_WAIT;
+	free(inv.vms);
+	hypervisor_sim.close(hv);
+}
+
+static inline int set_up(void **state)
+{
+	struct move *move = calloc(1, sizeof(*move));
+	struct sim_record *record = &move->record;
+	*state = move;
+	rig_open(&move->rig);
+	snprintf(move->log, sizeof(move->log), "%s/log", move->rig.dir);
+	move->s.side = SIDE_SOURCE;
+	move->d.side = SIDE_DESTINATION;
+	move->s.fd = move->d.fd = -1;
+	rig_host(&move->rig, "a", &move->s.paths);
+	rig_host(&move->rig, "b", &move->d.paths);
+	host_conf(&move->s);
+	host_conf(&move->d);
+	rig_record(&move->s.paths, VM, false, record);
+	record->write_bps = 1u << 20;
+	record->dirty_bps = 1u << 20;
+	for (unsigned i = 0; i < 2; i++) {
+		struct sim_disk *disk = &record->disks[record->disk_count++];
+		snprintf(disk->name, sizeof(disk->name), "xvd%c", 'a' + i);
+		snprintf(disk->sr, sizeof(disk->sr), "local");
+		snprintf(disk->path, sizeof(disk->path), "%.100s/sr/web-%u", move->s.paths.home, i);
+		disk->format = FORMAT_RAW;
+		disk->size_bytes = (uint64_t)8 << 20;
+		rig_image(disk->path, disk->format, disk->size_bytes);
+	}
+	rig_start(&move->s.paths, record);
+	rig_wait_tick(&move->s.paths, VM, 20);
+	make_plan(move);
+	host_session(&move->s, &move->plan);
+	host_session(&move->d, &move->plan);
+	return 0;
+}
+
+static inline int tear_down(void **state)
+{
+	struct move *move = *state;
+	struct host *hosts[2] = { &move->s, &move->d };
+	for (unsigned i = 0; i < 2; i++) {
+		if (hosts[i]->leg.pid)
+			proc_kill(&hosts[i]->leg, RIG_WAIT_MS, NULL);
+		if (hosts[i]->fd >= 0)
+			close(hosts[i]->fd);
+		sim_guest_end(&hosts[i]->paths, VM, "destroy", NULL);
+		journal_close(hosts[i]->journal);
+	}
+	rig_close(&move->rig);
+	free(move);
+	return 0;
+}
+
+static inline void start_both(struct move *move)
+{
+	leg_start(move, &move->s, false);
+	leg_start(move, &move->d, false);
+	leg_connect(&move->s);
+	leg_connect(&move->d);
+}
+
+static inline void until_copying(struct move *move)
+{
+	start_both(move);
+	both(move, STEP_PREPARE);
+	both(move, STEP_COPY);
+}
+
 #endif

@@ -18,6 +18,7 @@ struct sample_lists {
 	struct msg_vm vms[2];
 	struct msg_session sessions[2];
 	struct msg_plan plan;
+	struct msg_holding holdings[2];
 	char json[64];
 };
 
@@ -188,6 +189,30 @@ static inline void sample_request(struct msg_request *request)
 	request->owner = SIDE_DESTINATION;
 	sample_text(request->fenced, "a1");
 	sample_text(request->reason, "its power supply burnt");
+	request->sweep = 1;
+}
+
+static inline void sample_holding(struct msg_holding *holding, uint64_t migration)
+{
+	holding->kind = HOLDING_LEG;
+	holding->state = HOLDING_KEPT;
+	holding->migration = migration;
+	holding->generation = 2;
+	sample_text(holding->name, "xvda");
+	sample_text(holding->path, "/srv/vms/0f0f.xvda.17.raw");
+	holding->kept_until_wall_ms = UINT64_C(1800000000000);
+	holding->swept = 1;
+	sample_text(holding->error, "remove: permission denied");
+}
+
+static inline void sample_holdings(struct msg_holdings *holdings, struct sample_lists *lists)
+{
+	holdings->sweep = holdings->cut = 1;
+	sample_cause(&holdings->cause);
+	holdings->count = 2;
+	holdings->list = lists->holdings;
+	sample_holding(&lists->holdings[0], 17);
+	sample_holding(&lists->holdings[1], 18);
 }
 
 static inline void sample_hello(struct msg_hello *hello)
@@ -284,6 +309,15 @@ static inline void sample_full(struct msg *msg, enum msg_kind kind, struct sampl
 	case MSG_ERROR:
 		sample_cause(&msg->u.error);
 		break;
+	case MSG_SURVEY:
+		msg->u.survey.sweep = 1;
+		msg->u.survey.over_count = 2;
+		msg->u.survey.over[0] = (struct msg_over) { 17, OVER_ABORTED };
+		msg->u.survey.over[1] = (struct msg_over) { 18, OVER_UNKNOWN };
+		break;
+	case MSG_HOLDINGS:
+		sample_holdings(&msg->u.holdings, lists);
+		break;
 	case MSG_KINDS:
 		break;
 	}
@@ -329,6 +363,8 @@ static inline void sample_minimal(struct msg *msg, enum msg_kind kind)
 	case MSG_HEARTBEAT_ACK:
 	case MSG_INVENTORY:
 	case MSG_REPLY:
+	case MSG_SURVEY:
+	case MSG_HOLDINGS:
 	case MSG_KINDS: /* nothing is required of these, not even a migration */
 		msg->migration = 0;
 		msg->generation = 0;

@@ -494,6 +494,42 @@ static void leg_killed__after_its_work__its_files_go(void **state)
 	lock_drop(NULL, lock);
 }
 
+static void survey__asked_twice__looks_once_and_answers_alike(void **state)
+{
+	struct fake *f = *state;
+	connect_agent(f);
+	for (int i = 1; i <= 2; i++) {
+		ask_survey(f, 4711, true);
+		wait_for(f, has_holdings, i);
+		assert_int_equal(f->holdings_sequence, 4711);
+		assert_int_equal(f->holdings.sweep, 1);
+		assert_int_equal(f->holdings.cause.code, ERR_NONE);
+		assert_int_equal(f->holdings.count, 1);
+		assert_int_equal(f->holding.migration, 1);
+		assert_string_equal(f->holding.path, "--over 17:aborted,18:unknown --sweep ");
+		assert_string_equal(f->holding.name, "configured");
+	}
+	ask_survey(f, 4712, false); /* another question is looked at anew */
+	wait_for(f, has_holdings, 3);
+	assert_int_equal(f->holding.migration, 2);
+	assert_int_equal(f->holdings.sweep, 0);
+	assert_string_equal(f->holding.path, "--over  ");
+}
+
+static void survey__leg_program_fails__is_said(void **state)
+{
+	struct fake *f = *state;
+	char path[2 * PATHS_MAX];
+	(void)snprintf(path, sizeof(path), "%s/surveys-fail", f->paths.run);
+	connect_agent(f);
+	write_file(path, "x");
+	ask_survey(f, 1, false);
+	wait_for(f, has_holdings, 1);
+	assert_int_equal(f->holdings.count, 0);
+	assert_int_equal(f->holdings.cause.code, ERR_HYPERVISOR);
+	assert_non_null(strstr(f->holdings.cause.text, "survey failed (status 3)"));
+}
+
 static void second_agent__same_home__is_refused(void **state)
 {
 	struct fake *f = *state;
@@ -560,6 +596,8 @@ int main(int argc, char **argv)
 		return run_agent(argv[2]);
 	if (argc > 1 && strcmp(argv[1], "inventory") == 0)
 		return leg_inventory();
+	if (argc > 1 && strcmp(argv[1], "survey") == 0)
+		return leg_survey(argc, argv);
 	if (argc > 1 && strcmp(argv[1], "run") == 0)
 		return run_leg(argc, argv);
 	const struct CMUnitTest tests[] = {
@@ -585,6 +623,8 @@ int main(int argc, char **argv)
 		agent_test(orphaned__copying__gives_up_by_itself),
 		agent_test(kept_disk__its_time_is_over__is_removed),
 		agent_test(leg_killed__after_its_work__its_files_go),
+		agent_test(survey__asked_twice__looks_once_and_answers_alike),
+		agent_test(survey__leg_program_fails__is_said),
 		agent_test(second_agent__same_home__is_refused),
 		agent_test(sigterm__leg_works__stops_well_and_leaves_it),
 	};

@@ -248,11 +248,11 @@ static void cancel__committed__too_late(void **state)
 	both_answer(id, STEP_FORGET);
 	runs_tick(c, test_now_ms);
 	assert_null(run_find(c, id));
-	json_t *list = json_object_get(ask(&operator, & left), "leftovers"); /* kept on purpose */
+	json_t *list = json_object_get(ask_later(&operator, & left), "leftovers"); /* kept on purpose */
 	assert_int_equal(json_array_size(list), 1);
 	assert_string_equal(text_of(json_array_get(list, 0), "kind"), "source-disks");
 	test_now_ms += 5000;
-	assert_int_equal(json_array_size(json_object_get(ask(&operator, & left), "leftovers")), 0);
+	assert_int_equal(json_array_size(json_object_get(ask_later(&operator, & left), "leftovers")), 0);
 }
 
 static void roles__each_verb__as_permitted(void **state)
@@ -268,12 +268,46 @@ static void roles__each_verb__as_permitted(void **state)
 			               (role == ROLE_VIEWER && !changes && !operators);
 			if (verb == VERB_RETRY || verb == VERB_UNDO)
 				continue;
-			ask(&peer, &request);
+			if (allowed && verb == VERB_LEFTOVERS)
+				ask_later(&peer, &request);
+			else
+				ask(&peer, &request);
 			if (allowed == (reply.exit_code == 7))
 				fail_msg("%s %s: exit %u", role_name((enum role)role), verb_name((enum verb)verb),
 				         reply.exit_code);
 		}
 	}
+}
+
+static void sweep__operators_only(void **state)
+{
+	(void)state;
+	struct msg_request request = a_request(VERB_LEFTOVERS);
+	request.sweep = 1;
+	ask(&viewer, &request);
+	assert_int_equal(reply.exit_code, 7);
+	ask(&alice, &request);
+	assert_int_equal(reply.exit_code, 7);
+	assert_null(c->leftovers[0]);
+	ask_later(&operator, & request);
+	assert_int_equal(reply.code, ERR_NONE);
+	request.sweep = 0;
+	snprintf(request.host, sizeof(request.host), "nowhere");
+	ask(&operator, & request);
+	assert_int_equal(reply.code, ERR_UNKNOWN_HOST);
+	assert_int_equal(reply.exit_code, 2);
+}
+
+static void leftovers__too_many_questions_at_a_time__refused(void **state)
+{
+	(void)state;
+	struct msg_request request = a_request(VERB_LEFTOVERS);
+	for (int i = 0; i < LEFTOVERS_MAX; i++)
+		assert_false(api_answer(c, &operator, 1, &request, &reply));
+	ask(&operator, & request);
+	assert_int_equal(reply.code, ERR_BUSY);
+	assert_int_equal(reply.exit_code, 8);
+	leftovers_free(c);
 }
 
 /* ---- what is shown ---- */
@@ -512,6 +546,8 @@ int main(void)
 		TEST(cancel__by_whom),
 		TEST(cancel__committed__too_late),
 		TEST(roles__each_verb__as_permitted),
+		TEST(sweep__operators_only),
+		TEST(leftovers__too_many_questions_at_a_time__refused),
 		TEST(lists__hosts_vms_status),
 		TEST(list__filters_and_unknown_state),
 		TEST(long_list__is_paged_and_fits),

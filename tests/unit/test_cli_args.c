@@ -114,6 +114,7 @@ static void args__every_other_command__is_understood(void **state)
 		{ "vm list --host a1", CLI_VM_LIST, VERB_VM_LIST },
 		{ "vm show web3", CLI_VM_SHOW, VERB_VM_SHOW },
 		{ "leftovers --host a1", CLI_LEFTOVERS, VERB_LEFTOVERS },
+		{ "leftovers --sweep", CLI_LEFTOVERS, VERB_LEFTOVERS },
 		{ "--home /tmp/x --connect-timeout 10s status", CLI_STATUS, VERB_STATUS },
 		{ "key generate ops --role operator", CLI_KEY_GENERATE, 0 },
 		{ "key generate a1 --role agent --host a1", CLI_KEY_GENERATE, 0 },

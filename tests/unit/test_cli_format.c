@@ -221,6 +221,34 @@ static void checks__one_fails__is_counted_and_shown(void **state)
 	json_decref(doc);
 }
 
+static void leftovers__some_hosts_silent__said_below_the_list(void **state)
+{
+	struct paper paper;
+	json_t *doc = parse(
+		       "{\"leftovers\":[{\"host\":\"a1\",\"migration\":17,\"kind\":\"disk\",\"name\":\"xvda\",\"vm\":null,"
+		       "\"state\":null,\"kept_until\":null,\"path\":\"/srv/x.raw\",\"text\":\"taken away\","
+		       "\"error\":null}],\"hosts_silent\":[\"b2\",7],\"faults\":[{\"host\":\"c3\",\"message\":\"no SR\"}],"
+		       "\"cut\":true}"),
+	       *nothing = parse("{\"leftovers\":[],\"hosts_silent\":[],\"faults\":[],\"cut\":false}");
+
+	(void)state;
+	paper_open(&paper, 0, false);
+	print_leftovers(&paper.screen, doc);
+	const char *text = paper_text(&paper);
+	assert_non_null(strstr(text, "/srv/x.raw"));
+	assert_non_null(strstr(text, "taken away"));
+	assert_non_null(strstr(text, "\nb2: no answer; what it holds is not known\n"));
+	assert_non_null(strstr(text, "\nc3: could not be looked at in full: no SR\n"));
+	assert_non_null(strstr(text, "\nthere is more than fits the list\n"));
+	paper_close(&paper);
+	paper_open(&paper, 0, false);
+	print_leftovers(&paper.screen, nothing);
+	assert_string_equal(paper_text(&paper), "no leftovers\n");
+	paper_close(&paper);
+	json_decref(doc);
+	json_decref(nothing);
+}
+
 static void show__copying__tells_all(void **state)
 {
 	struct paper paper;
@@ -441,6 +469,7 @@ int main(void)
 		cmocka_unit_test(list__narrow_terminal__fits_its_width),
 		cmocka_unit_test(list__nothing__says_so),
 		cmocka_unit_test(checks__one_fails__is_counted_and_shown),
+		cmocka_unit_test(leftovers__some_hosts_silent__said_below_the_list),
 		cmocka_unit_test(show__copying__tells_all),
 		cmocka_unit_test(show__empty_document__does_not_fail),
 		cmocka_unit_test(summary__done__has_downtime_and_parts),

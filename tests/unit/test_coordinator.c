@@ -174,6 +174,117 @@ static void hello__for_another_host__is_refused(void **state)
 	agent_hello(source, true);
 }
 
+/* ---- leftovers ---- */
+
+static void holds(struct agent *agent, enum holding_state state, uint64_t migration)
+{
+	struct msg_holding *holding = &agent->holdings[agent->holding_count++];
+	*holding = (struct msg_holding) { .kind = HOLDING_DISK, .state = state, .migration = migration };
+	snprintf(holding->name, sizeof(holding->name), "xvda");
+	snprintf(holding->path, sizeof(holding->path), "/srv/x.xvda.%llu.raw", (unsigned long long)migration);
+}
+
+static enum over told_over(const struct agent *agent, uint64_t migration)
+{
+	for (uint32_t i = 0; i < agent->survey.over_count; i++)
+		if (agent->survey.over[i].migration == migration)
+			return agent->survey.over[i].over;
+	return (enum over)0;
+}
+
+static const json_t *item_of(const json_t *doc, const char *host, uint64_t migration)
+{
+	const json_t *item;
+	size_t at;
+	json_array_foreach(json_object_get(doc, "leftovers"), at, item)
+	{
+		if ((uint64_t)json_integer_value(json_object_get(item, "migration")) == migration &&
+		    strcmp(json_string_value(json_object_get(item, "host")), host) == 0)
+			return item;
+	}
+	fail_msg("nothing of migration %llu on %s", (unsigned long long)migration, host);
+	return NULL;
+}
+
+static void leftovers__one_host_is_silent__named_and_the_rest_told(void **state)
+{
+	(void)state;
+	struct msg_request request = { .verb = VERB_LEFTOVERS };
+	holds(source, HOLDING_UNCLAIMED, 999);
+	holds(source, HOLDING_KEPT, 998);
+	source->survey_mute = 1; /* the first question is lost on the way */
+	destination->deaf = true;
+	json_t *doc = ask(&request);
+	assert_int_equal(cli.code, ERR_NONE);
+	assert_int_equal(cli.exit_code, 1);
+	json_t *silent = json_object_get(doc, "hosts_silent");
+	assert_int_equal(json_array_size(silent), 1);
+	assert_string_equal(json_string_value(json_array_get(silent, 0)), "b2");
+	assert_int_equal(json_array_size(json_object_get(doc, "leftovers")), 2);
+	const json_t *item = item_of(doc, "a1", 999);
+	assert_true(json_is_false(json_object_get(item, "claimed")));
+	assert_true(json_is_null(json_object_get(item, "swept")));
+	assert_string_equal(json_string_value(json_object_get(item, "path")), "/srv/x.xvda.999.raw");
+	assert_true(json_is_true(json_object_get(item_of(doc, "a1", 998), "claimed")));
+	assert_true(source->surveys >= 2); /* asked again, and known to be the same question */
+	assert_int_equal(source->survey_sequences[0], source->survey_sequences[1]);
+	assert_int_equal(source->survey.sweep, 0);
+	/* what was not heard of is asked when it is there again */
+	destination->deaf = false;
+	snprintf(request.host, sizeof(request.host), "b2");
+	for (int64_t until_ms = clock_ms(&clock_real) + PATIENCE_MS; ask(&request) && cli.exit_code != 0;)
+		assert_true(clock_ms(&clock_real) < until_ms);
+	assert_int_equal(json_array_size(json_object_get(cli.doc, "leftovers")), 0);
+}
+
+static void leftovers__sweep__hosts_are_told_what_is_over_and_it_is_recorded(void **state)
+{
+	(void)state;
+	struct msg_request request = { .verb = VERB_LEFTOVERS, .sweep = 1 };
+	destination->refuse = STEP_PREPARE;
+	uint64_t failed = migrate(false);
+	wait_state(failed, "failed");
+	assert_true(run_until(both_have_forgotten));
+	destination->refuse = STEP_NONE;
+	source->not_ready = true;
+	uint64_t running = migrate(false);
+	wait_state(running, "copying");
+	holds(destination, HOLDING_UNCLAIMED, failed);
+	holds(destination, HOLDING_UNCLAIMED, 999);
+	holds(destination, HOLDING_UNCLAIMED, running);
+	holds(destination, HOLDING_KEPT, 998);
+	holds(source, HOLDING_LEFTOVER, failed);
+	json_t *doc = ask(&request);
+	assert_int_equal(cli.exit_code, 1); /* one could not be taken away */
+	assert_int_equal(destination->survey.sweep, 1);
+	assert_int_equal(destination->survey.over_count, 2);
+	assert_int_equal(told_over(destination, failed), OVER_ABORTED);
+	assert_int_equal(told_over(destination, 999), OVER_UNKNOWN);
+	assert_int_equal(told_over(source, failed), OVER_OTHER); /* nothing was copied to there */
+	assert_true(destination->surveys >= 2);
+	assert_true(json_is_true(json_object_get(item_of(doc, "b2", failed), "swept")));
+	assert_true(json_is_true(json_object_get(item_of(doc, "b2", 999), "swept")));
+	assert_true(json_is_false(json_object_get(item_of(doc, "b2", running), "swept")));
+	assert_true(json_is_null(json_object_get(item_of(doc, "b2", 998), "swept")));
+	assert_true(json_is_true(json_object_get(item_of(doc, "a1", failed), "claimed")));
+	const struct msg_request all = { .verb = VERB_EVENTS };
+	json_t *events = json_object_get(ask(&all), "events"), *event;
+	size_t at;
+	unsigned swept[2] = { 0, 0 };
+	json_array_foreach(events, at, event)
+	{
+		if (strcmp(json_string_value(json_object_get(event, "kind")), "swept") != 0)
+			continue;
+		bool there = strcmp(json_string_value(json_object_get(event, "host")), "b2") == 0;
+		swept[there] += (unsigned)json_array_size(json_object_get(json_object_get(event, "details"), "swept"));
+	}
+	assert_int_equal(swept[0], 1);
+	assert_int_equal(swept[1], 2);
+	assert_string_equal(state_of(running), "copying");
+	ask_id(VERB_CANCEL, running);
+	wait_state(running, "cancelled");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -186,6 +297,9 @@ int main(void)
 		                                begin, end),
 		cmocka_unit_test_setup_teardown(dry_run__each_check_is_told_and_nothing_recorded, begin, end),
 		cmocka_unit_test_setup_teardown(hello__for_another_host__is_refused, begin, end),
+		cmocka_unit_test_setup_teardown(leftovers__one_host_is_silent__named_and_the_rest_told, begin, end),
+		cmocka_unit_test_setup_teardown(leftovers__sweep__hosts_are_told_what_is_over_and_it_is_recorded, begin,
+		                                end),
 	};
 	return cmocka_run_group_tests(tests, begin_all, end_all);
 }

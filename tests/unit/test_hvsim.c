@@ -401,6 +401,57 @@ static void create__twice_for_one_migration__is_one_guest(void **state)
 	assert_int_equal(err.code, ERR_NAME_TAKEN);
 }
 
+static struct hypervisor_vm vm_of(struct hypervisor *hv)
+{
+	struct hypervisor_vm *vms = NULL, vm = { 0 };
+	size_t count = 0;
+	struct err err = { 0 };
+	rig_ok(ops->vms(hv, &vms, &count, &err), &err);
+	assert_in_range(count, 0, 1);
+	if (count == 1)
+		vm = vms[0];
+	free(vms);
+	return vm;
+}
+
+static void vms__in_each_state__are_told_and_only_one_that_leaves_is_ended(void **state)
+{
+	struct move *move = *state;
+	struct sim_record record;
+	struct err err = { 0 };
+	struct hypervisor_vm vm = vm_of(move->hv_a);
+	assert_int_equal(vm.state, HYPERVISOR_VM_OWN);
+	assert_int_equal(vm.migration, 0);
+	assert_memory_equal(vm.uuid, move->record.uuid, sizeof(vm.uuid));
+	assert_int_equal(vm.disk_count, move->record.disk_count);
+	for (unsigned i = 0; i < vm.disk_count; i++) {
+		assert_string_equal(vm.disks[i].path, move->record.disks[i].path);
+		assert_string_not_equal(vm.disks[i].qmp_path, "");
+	}
+	assert_int_equal(ops->destroy_end(move->hv_a, move->record.uuid, &err), -1);
+	assert_int_equal(err.code, ERR_CONFLICT);
+	create(move);
+	vm = vm_of(move->hv_b);
+	assert_int_equal(vm.state, HYPERVISOR_VM_INCOMING);
+	assert_int_equal(vm.migration, MIGRATION);
+	assert_string_equal(vm.name, "renamed");
+	assert_int_equal(ops->destroy_end(move->hv_b, move->record.uuid, &err), -1);
+	assert_int_equal(err.code, ERR_CONFLICT);
+	/* one that does not run is this host's VM all the same, and has its disks */
+	rig_ok(sim_guest_end(&move->a, move->record.name, "shutdown", &err), &err);
+	vm = vm_of(move->hv_a);
+	assert_int_equal(vm.state, HYPERVISOR_VM_OWN);
+	assert_string_equal(vm.disks[0].path, move->record.disks[0].path);
+	assert_string_equal(vm.disks[0].qmp_path, "");
+	record = move->record;
+	record.state = SIM_DESTROYING;
+	rig_ok(sim_record_save(&move->a, &record, &err), &err);
+	assert_int_equal(vm_of(move->hv_a).state, HYPERVISOR_VM_LEAVING);
+	rig_ok(ops->destroy_end(move->hv_a, move->record.uuid, &err), &err);
+	assert_int_equal(vm_of(move->hv_a).state, 0); /* none */
+	rig_ok(ops->destroy_end(move->hv_a, move->record.uuid, &err), &err);
+}
+
 static void create__host_has_too_little_memory__is_refused_and_leaves_nothing(void **state)
 {
 	struct move *move = *state;
@@ -495,6 +546,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(destroy__a_writer_was_killed__its_unfinished_record_goes, set_up,
 		                                tear_down),
 		cmocka_unit_test_setup_teardown(create__name_with_a_slash__is_refused, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(vms__in_each_state__are_told_and_only_one_that_leaves_is_ended, set_up,
+		                                tear_down),
 		cmocka_unit_test_setup_teardown(receive__garbage__is_a_protocol_error, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(source__guest_is_dead__is_suspended_says_unknown, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(resume__pid_file_missing_and_guest_hangs__is_unknown_and_not_gone,

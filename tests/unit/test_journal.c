@@ -304,6 +304,42 @@ static void resources__several__are_newest_first_and_whole(void **state)
 	free(list);
 }
 
+/* Somebody writes between the two lists, and is not seen. */
+static void view__while_another_writes__is_of_one_moment(void **state)
+{
+	struct fixture *f = *state;
+	struct journal_view view;
+	struct journal_resource r = { .migration = 5, .generation = 1, .kind = RESOURCE_DISK, .path = "/d" };
+	put(f, row_of(5, 1, SIDE_DESTINATION));
+	assert_int_equal(journal_resource_add(f->journal, &r, &r.id, NULL), 0);
+	for (int i = 0; i < 50; i++) {
+		pid_t pid = fork();
+		if (pid == 0) { /* takes the resource away, then the session; and the other way round */
+			struct journal *own;
+			if (journal_open(&own, &f->paths, NULL) < 0 || journal_resource_gone(own, r.id, NULL) < 0 ||
+			    journal_session_forget(own, 5, 1, NULL) < 0)
+				_exit(1);
+			_exit(0);
+		}
+		assert_true(pid > 0);
+		int status = -1;
+		do {
+			assert_int_equal(journal_view_read(f->journal, &view, NULL), 0);
+			assert_false(view.resource_count > 0 && view.session_count == 0);
+			journal_view_free(&view);
+		} while (waitpid(pid, &status, WNOHANG) == 0);
+		assert_int_equal(status, 0);
+		put(f, row_of(5, 1, SIDE_DESTINATION));
+		assert_int_equal(journal_resource_add(f->journal, &r, &r.id, NULL), 0);
+	}
+	assert_int_equal(journal_view_read(f->journal, &view, NULL), 0);
+	assert_int_equal(view.session_count, 1);
+	assert_int_equal(view.resource_count, 1);
+	assert_int_equal(view.resources[0].id, r.id);
+	journal_view_free(&view);
+	journal_view_free(&view); /* harmless */
+}
+
 static void answer__kept__is_given_again(void **state)
 {
 	struct fixture *f = *state;
@@ -861,6 +897,7 @@ int main(void)
 		journal_test(identity__database_replaced__is_told),
 		journal_test(forget__resources_left__is_refused),
 		journal_test(resources__several__are_newest_first_and_whole),
+		journal_test(view__while_another_writes__is_of_one_moment),
 		journal_test(answer__kept__is_given_again),
 		journal_test(claims__live_destinations__count_until_the_host_shows_them),
 		journal_test(facts__added__only_grow),

@@ -65,6 +65,9 @@ static void assert_same(struct msg sent, struct msg got)
 	if (sent.kind == MSG_REPLY)
 		compare_and_cut(&sent, &got, offsetof(struct msg, u.reply.json),
 		                sent.u.reply.json == NULL ? 0 : strlen(sent.u.reply.json) + 1);
+	if (sent.kind == MSG_HOLDINGS)
+		compare_and_cut(&sent, &got, offsetof(struct msg, u.holdings.list),
+		                sent.u.holdings.count * sizeof(struct msg_holding));
 	assert_memory_equal(&sent, &got, sizeof(sent));
 }
 
@@ -218,8 +221,9 @@ static void format__bytes_of_every_kind__as_they_always_were(void **state)
 		[MSG_INVENTORY] = UINT64_C(0xb2b056c6f067eeee), [MSG_COMMAND] = UINT64_C(0x98a45e6ed5a1f66d),
 		[MSG_ANSWER] = UINT64_C(0x77374c81873e9fd5),    [MSG_REPORT] = UINT64_C(0x88f493366d29a522),
 		[MSG_PROGRESS] = UINT64_C(0xb3c8022c599a17ef),  [MSG_FACTS] = UINT64_C(0x99ca42ba99d72231),
-		[MSG_REQUEST] = UINT64_C(0x9fc3c7eec75cc7ca),   [MSG_REPLY] = UINT64_C(0x42433eb4b1db776e),
-		[MSG_ERROR] = UINT64_C(0xd9f16045cb3bb595),
+		[MSG_REQUEST] = UINT64_C(0xdf970e78745dcde4),   [MSG_REPLY] = UINT64_C(0x42433eb4b1db776e),
+		[MSG_ERROR] = UINT64_C(0xd9f16045cb3bb595),     [MSG_SURVEY] = UINT64_C(0xd33b0c12fa4c1ef2),
+		[MSG_HOLDINGS] = UINT64_C(0x85cac296c7a2f9ec),
 	};
 	struct msg msg;
 	struct sample_lists lists;
@@ -347,6 +351,28 @@ static void inventory__on_its_own__there_and_back(void **state)
 	free(blob);
 }
 
+static void holdings__on_their_own__there_and_back(void **state)
+{
+	(void)state;
+	struct msg msg;
+	struct sample_lists lists;
+	struct msg_holdings got;
+	struct err err = { 0 };
+	void *blob;
+	size_t bytes;
+	sample_full(&msg, MSG_HOLDINGS, &lists);
+	assert_int_equal(msg_holdings_encode(&msg.u.holdings, &blob, &bytes, &err), 0);
+	assert_int_equal(msg_holdings_decode(blob, bytes, &got, &err), 0);
+	assert_int_equal(got.count, 2);
+	assert_memory_equal(got.list, lists.holdings, sizeof(lists.holdings));
+	assert_int_equal(got.cause.code, ERR_NO_SPACE);
+	msg_holdings_free(&got);
+	for (size_t n = 0; n < bytes; n++) /* cut anywhere: refused, or a shorter list; never worse */
+		if (msg_holdings_decode(blob, n, &got, &err) == 0)
+			msg_holdings_free(&got);
+	free(blob);
+}
+
 static void digest__free_amounts_and_digest_move__stays(void **state)
 {
 	(void)state;
@@ -437,6 +463,11 @@ static void names__as_the_documents_say(void **state)
 	assert_string_equal(session_phase_name(PHASE_ROLLING_BACK), "rolling-back");
 	assert_string_equal(verb_name(VERB_HOST_LIST), "host-list");
 	assert_string_equal(msg_kind_name(MSG_HEARTBEAT_ACK), "heartbeat-ack");
+	assert_string_equal(msg_kind_name(MSG_HOLDINGS), "holdings");
+	assert_string_equal(holding_kind_name(HOLDING_SOURCE_DISK), "source-disk");
+	assert_string_equal(over_name(OVER_ABORTED), "aborted");
+	assert_int_equal(over_from_name("other"), OVER_OTHER);
+	assert_int_equal(over_from_name("otherwise"), 0);
 }
 
 static void names__out_of_range__still_a_name(void **state)
@@ -451,6 +482,7 @@ static void names__out_of_range__still_a_name(void **state)
 	assert_string_equal(session_phase_name(PHASES), "unknown");
 	assert_string_equal(verb_name((enum verb)0), "unknown");
 	assert_string_equal(msg_kind_name(MSG_KINDS), "unknown");
+	assert_string_equal(holding_kind_name(HOLDING_KINDS), "unknown");
 }
 
 int main(void)
@@ -467,6 +499,7 @@ int main(void)
 		cmocka_unit_test(encode__words_for_people_that_may_not_travel__are_repaired),
 		cmocka_unit_test(plan__on_its_own__there_and_back),
 		cmocka_unit_test(inventory__on_its_own__there_and_back),
+		cmocka_unit_test(holdings__on_their_own__there_and_back),
 		cmocka_unit_test(digest__free_amounts_and_digest_move__stays),
 		cmocka_unit_test(digest__anything_else_changes__changes),
 		cmocka_unit_test(digest__same_letters_in_other_fields__differs),

@@ -274,6 +274,24 @@ static void sending__lists_at_their_limits__accepted(void **state)
 	}
 	assert_true(encodes(&msg, &err));
 	free(sessions);
+	sample_full(&msg, MSG_SURVEY, &lists);
+	for (uint32_t i = 0; i < LIMIT_HOLDINGS; i++)
+		msg.u.survey.over[i] = (struct msg_over) { INT64_MAX - i, OVER_OTHER };
+	msg.u.survey.over_count = LIMIT_HOLDINGS;
+	assert_true(encodes(&msg, &err));
+	struct msg_holding *holdings = calloc(LIMIT_HOLDINGS, sizeof(*holdings));
+	assert_non_null(holdings);
+	sample_full(&msg, MSG_HOLDINGS, &lists);
+	msg.u.holdings.list = holdings;
+	msg.u.holdings.count = LIMIT_HOLDINGS;
+	for (size_t i = 0; i < LIMIT_HOLDINGS; i++) {
+		holdings[i] = lists.holdings[0];
+		memset(holdings[i].name, 'x', sizeof(holdings[i].name) - 1);
+		memset(holdings[i].path, 'x', sizeof(holdings[i].path) - 1);
+		memset(holdings[i].error, 'x', sizeof(holdings[i].error) - 1);
+	}
+	assert_true(encodes(&msg, &err)); /* all of them at their longest fit one frame */
+	free(holdings);
 }
 
 static void fill_vm(struct msg_vm *vm)

@@ -36,6 +36,72 @@ static void disk_path__same_vm_and_migration__is_the_same(void **state)
 	fixture_dir_remove(&f);
 }
 
+static void file_parse__what_we_name__is_read_back(void **state)
+{
+	(void)state;
+	static const char *const disks[] = { "xvda", "a.b", "a-1_.z", "x" };
+	static const char *const tails[] = { "", ".reserve", ".new" };
+	const uint64_t migrations[] = { 1, 17, INT64_MAX };
+	struct sr_config sr = { .path = "/sr" };
+	uuid_bytes uuid = { 0x11, 0x22, 0x33 };
+	struct err err = { 0 };
+	for (unsigned i = 0; i < 4 * 3 * 3 * 2; i++) {
+		const char *disk = disks[i % 4], *tail = tails[i / 4 % 3];
+		uint64_t migration = migrations[i / 12 % 3];
+		char path[LIMIT_PATH], name[LIMIT_PATH + 16];
+		struct sr_file file;
+		sr.format = i / 36 ? FORMAT_QCOW2 : FORMAT_RAW;
+		fixture_ok(sr_disk_path(&sr, uuid, disk, migration, path, &err), &err);
+		snprintf(name, sizeof(name), "%s%s", path + 4, tail);
+		assert_true(sr_file_parse(name, &file));
+		assert_memory_equal(file.uuid, uuid, sizeof(uuid));
+		assert_string_equal(file.disk, disk);
+		assert_int_equal(file.migration, migration);
+		assert_int_equal(file.reserve, i / 4 % 3 == 1);
+		assert_string_equal(file.image, path + 4);
+	}
+}
+
+static void file_parse__anything_else__is_not_ours(void **state)
+{
+	(void)state;
+#define HEAD "11223300-0000-0000-0000-000000000000"
+	static const char *const others[] = { "",
+		                              ".",
+		                              HEAD,
+		                              HEAD ".",
+		                              HEAD ".raw",
+		                              HEAD ".7.raw",
+		                              HEAD ".xvda.raw",
+		                              HEAD ".xvda.7",
+		                              HEAD ".xvda.7.vhd",
+		                              HEAD ".xvda.0.raw",
+		                              HEAD ".xvda.07.raw",
+		                              HEAD ".xvda.-7.raw",
+		                              HEAD ".xvda.7x.raw",
+		                              HEAD ".xvda.9223372036854775808.raw",
+		                              HEAD ".xvda.18446744073709551617.raw",
+		                              HEAD "..7.raw",
+		                              HEAD "...7.raw",
+		                              HEAD ".xv da.7.raw",
+		                              HEAD ".xvda.7.raw.reserve.new",
+		                              HEAD ".xvda.7.raw.bak",
+		                              "1122330A-0000-0000-0000-000000000000.xvda.7.raw",
+		                              "x" HEAD ".xvda.7.raw",
+		                              ".reserve",
+		                              "web.raw.reserve",
+		                              "0123456789012345678901234567890123456.xvda.7.raw" };
+	struct sr_file file;
+	char longest[3 * LIMIT_PATH] = HEAD ".";
+	for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++)
+		if (sr_file_parse(others[i], &file))
+			fail_msg("'%s' was taken for ours", others[i]);
+	memset(longest + strlen(longest), 'x', 2 * LIMIT_PATH);
+	strcat(longest, ".7.raw");
+	assert_false(sr_file_parse(longest, &file));
+#undef HEAD
+}
+
 static void disk__raw__is_sparse_and_made_and_removed_twice(void **state)
 {
 	struct fixture f;
@@ -128,6 +194,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(disk_path__same_vm_and_migration__is_the_same),
+		cmocka_unit_test(file_parse__what_we_name__is_read_back),
+		cmocka_unit_test(file_parse__anything_else__is_not_ours),
 		cmocka_unit_test(disk__raw__is_sparse_and_made_and_removed_twice),
 		cmocka_unit_test(disk__qcow2__has_its_size_and_is_not_made_again),
 		cmocka_unit_test(reserve__really_takes_space_and_shrinks),

@@ -76,3 +76,6 @@ FAULT_O = $(B)/obj/tests/faults/fault_vfs.o $(B)/obj/tests/faults/fault_rig.o
 $(B)/test/test_faults_store $(B)/test/test_faults_journal: $(FAULT_O)
 UNIT_TESTS += test_schema
 test_schema_ROOMS = coord ccore journal acore shell proto common
+UNIT_TESTS += test_survey
+test_survey_ROOMS = hvsim disk journal acore shell proto common
+$(B)/test/test_survey: | $(B)/bin/drover-guest $(B)/bin/drover-leg-sim
