@@ -251,6 +251,7 @@ static void check_space(struct checking *c, const char *sr_name)
 	uint64_t bytes = 0;
 	for (uint32_t i = 0; i < c->plan->vm.disk_count; i++) {
 		uint64_t size = strcmp(c->plan->to[i].sr, sr_name) == 0 ? c->plan->vm.disks[i].size_bytes : 0;
+		size -= size < c->world->reusable_bytes[i] ? size : c->world->reusable_bytes[i];
 		bytes = bytes > UINT64_MAX - size ? UINT64_MAX : bytes + size;
 	}
 	units_format_size(bytes, need);

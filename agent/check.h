@@ -14,6 +14,7 @@ struct check_world {
 	const struct err *leg_err;             /* NULL: the leg program is there */
 	const char *busy;                      /* another session has this VM or its name: which; NULL: none */
 	const char *path;                      /* where programs are looked for, as in $PATH */
+	uint64_t reusable_bytes[LIMIT_DISKS];  /* D: what an earlier copy of each disk of the plan takes already */
 };
 
 /* Fills ret_checks (room for LIMIT_CHECKS) with every check, good and bad. Returns how many. *ret_refusal gets code and

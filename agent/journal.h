@@ -109,8 +109,9 @@ enum resource_kind {
 	RESOURCE_EXPORT = 3,      /* an exporter process: path = its directory (socket, control files); pid */
 	RESOURCE_VM = 4,          /* an incoming VM, name = uuid text */
 	RESOURCE_BITMAP = 5,      /* dirty bitmaps and shadow nodes in a VM's block backend, name = disk */
-	RESOURCE_SOURCE_DISK = 6, /* a disk of the source that is to be dropped or kept at release */
-	RESOURCE_FILE = 7,        /* any other file: path */
+	RESOURCE_SOURCE_DISK = 6, /* a disk of the source that is to be dropped or kept at release; whole: once
+	                             something else may have been written to it it is a RESOURCE_DISK */
+	RESOURCE_FILE = 7,        /* any other file: path; a disk that a VM ran on here and was ruled against */
 	RESOURCE_KINDS
 };
 const char *resource_kind_name(enum resource_kind kind);
@@ -126,9 +127,13 @@ struct journal_resource {
 	char name[LIMIT_NAME];
 	char path[LIMIT_PATH];
 	char note[LIMIT_PATH];
-	struct proc_id process; /* pid 0: none */
-	uint64_t bytes;         /* space it claims, for disks and reserves */
-	uint64_t kept_until_wall_ms;
+	struct proc_id process;      /* pid 0: none */
+	uint64_t bytes;              /* space it claims, for disks and reserves; a disk's virtual size */
+	uint64_t kept_until_wall_ms; /* kept: until then; in use: it was kept before, and until when. 0: never */
+	/* disks: whose it is and what */
+	uuid_bytes vm; /* all zero: not known */
+	char sr[LIMIT_NAME];
+	enum disk_format format; /* 0: not known */
 };
 
 /* Journals the intent; *ret_id is the number. */
@@ -149,6 +154,16 @@ struct journal_view {
 };
 int journal_view_read(struct journal *journal, struct journal_view *ret_view, struct err *err);
 void journal_view_free(struct journal_view *view);
+
+/* The newest kept disk that `plan`'s disk number `disk` may be copied over on its destination: the same VM, name, size,
+ * format and SR. Copies of attempts that failed always; a source's whole disks only if the plan says so. 1: *ret_kept
+ * is it, 0: there is none, -1: error. Whether its file is what the journal says is for the caller to look at. */
+int journal_kept_find(struct journal *journal, const struct msg_plan *plan, unsigned disk,
+                      struct journal_resource *ret_kept, struct err *err);
+/* Takes something kept into use, for this session, in one step: of two who try one gets it. state: RESOURCE_MADE, or
+ * RESOURCE_INTENT for who is about to remove it. ERR_UNKNOWN_ID: it is not kept any more. */
+int journal_kept_take(struct journal *journal, int64_t id, uint64_t migration, uint32_t generation,
+                      enum resource_state state, struct err *err);
 
 /* What claims of live sessions add up to on this host: memory, and bytes of disks to come in SR `sr` (NULL: skip). A
  * claim ends where the host's own figures show it: memory when the session's RESOURCE_VM is made, a disk's space when

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <uuid/uuid.h>
 
 #include "agent/journal_impl.h"
 
@@ -89,16 +90,26 @@ const char *resource_kind_name(enum resource_kind kind)
 	return kind < RESOURCE_KINDS ? holding_kind_name((enum holding_kind)kind) : "unknown";
 }
 
+/* "" for none. */
+static void vm_text(const uuid_bytes vm, char ret_text[UUID_STR_LEN])
+{
+	ret_text[0] = '\0';
+	if (!uuid_is_null(vm))
+		uuid_unparse_lower(vm, ret_text);
+}
+
 int journal_resource_add(struct journal *journal, const struct journal_resource *r, int64_t *ret_id, struct err *err)
 {
+	char vm[UUID_STR_LEN];
+	vm_text(r->vm, vm);
 	(void)pthread_mutex_lock(&journal->lock);
-	int rc =
-		db_exec(journal->db, err,
-	                "INSERT INTO resource (migration, generation, kind, state, name, path, note, pid, ticks, bytes,"
-	                " kept_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-	                "uuiisssiuuu", r->migration, (uint64_t)r->generation, (int64_t)r->kind,
-	                (int64_t)(r->state ? r->state : RESOURCE_INTENT), r->name, r->path, r->note,
-	                (int64_t)r->process.pid, r->process.start_ticks, r->bytes, r->kept_until_wall_ms);
+	int rc = db_exec(
+		journal->db, err,
+		"INSERT INTO resource (migration, generation, kind, state, name, path, note, pid, ticks, bytes,"
+		" kept_until, vm, sr, format) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+		"uuiisssiuuussi", r->migration, (uint64_t)r->generation, (int64_t)r->kind,
+		(int64_t)(r->state ? r->state : RESOURCE_INTENT), r->name, r->path, r->note, (int64_t)r->process.pid,
+		r->process.start_ticks, r->bytes, r->kept_until_wall_ms, vm, r->sr, (int64_t)r->format);
 	if (rc == 0)
 		*ret_id = sqlite3_last_insert_rowid(journal->db->handle);
 	(void)pthread_mutex_unlock(&journal->lock);
@@ -109,10 +120,10 @@ int journal_resource_update(struct journal *journal, const struct journal_resour
 {
 	(void)pthread_mutex_lock(&journal->lock);
 	int rc = db_exec(journal->db, err,
-	                 "UPDATE resource SET state = ?, name = ?, path = ?, note = ?, pid = ?, ticks = ?, bytes = ?,"
-	                 " kept_until = ? WHERE id = ?",
-	                 "isssiuuui", (int64_t)r->state, r->name, r->path, r->note, (int64_t)r->process.pid,
-	                 r->process.start_ticks, r->bytes, r->kept_until_wall_ms, r->id);
+	                 "UPDATE resource SET kind = ?, state = ?, name = ?, path = ?, note = ?, pid = ?, ticks = ?,"
+	                 " bytes = ?, kept_until = ? WHERE id = ?",
+	                 "iisssiuuui", (int64_t)r->kind, (int64_t)r->state, r->name, r->path, r->note,
+	                 (int64_t)r->process.pid, r->process.start_ticks, r->bytes, r->kept_until_wall_ms, r->id);
 	if (rc == 0 && db_changes(journal->db) == 0)
 		rc = err_set(err, ERR_UNKNOWN_ID, "resource %" PRId64 " is not in the journal", r->id);
 	(void)pthread_mutex_unlock(&journal->lock);
@@ -126,6 +137,9 @@ int journal_resource_gone(struct journal *journal, int64_t id, struct err *err)
 	(void)pthread_mutex_unlock(&journal->lock);
 	return rc;
 }
+
+#define RESOURCE_COLUMNS \
+	"id, migration, generation, kind, state, name, path, note, pid, ticks, bytes, kept_until, vm, sr, format"
 
 /* What is taken away by its path must have one, and whole: cut, it may be another's. */
 static bool resource_makes_sense(sqlite3_stmt *stmt)
@@ -154,9 +168,15 @@ static int resource_columns(struct journal *journal, sqlite3_stmt *stmt, struct 
 	};
 	if (!resource_makes_sense(stmt))
 		return err_set(err, ERR_CORRUPT, "%s: resource %" PRId64 " makes no sense", journal->db->path, ret->id);
+	char vm[UUID_STR_LEN];
 	db_text(stmt, 5, ret->name, sizeof(ret->name));
 	db_text(stmt, 6, ret->path, sizeof(ret->path));
 	db_text(stmt, 7, ret->note, sizeof(ret->note));
+	db_text(stmt, 12, vm, sizeof(vm));
+	db_text(stmt, 13, ret->sr, sizeof(ret->sr));
+	ret->format = (enum disk_format)db_int(stmt, 14);
+	if (uuid_parse(vm, ret->vm) != 0)
+		uuid_clear(ret->vm);
 	return 0;
 }
 
@@ -185,8 +205,7 @@ int journal_resources_read(struct journal *journal, uint64_t migration, uint32_t
 {
 	sqlite3_stmt *stmt =
 		db_query(journal->db, err,
-	                 "SELECT id, migration, generation, kind, state, name, path, note, pid, ticks, bytes,"
-	                 " kept_until FROM resource WHERE ?1 = 0 OR (migration = ?1 AND generation = ?2)"
+	                 "SELECT " RESOURCE_COLUMNS " FROM resource WHERE ?1 = 0 OR (migration = ?1 AND generation = ?2)"
 	                 " ORDER BY id DESC",
 	                 "uu", migration, (uint64_t)generation);
 	int rc = stmt ? resource_rows(journal, stmt, list, count, err) : -1;
@@ -239,6 +258,45 @@ void journal_view_free(struct journal_view *view)
 	free(view->sessions);
 	free(view->resources);
 	*view = (struct journal_view) { NULL, NULL, 0, 0 };
+}
+
+/* ---- what is kept ---- */
+
+int journal_kept_find(struct journal *journal, const struct msg_plan *plan, unsigned disk,
+                      struct journal_resource *ret_kept, struct err *err)
+{
+	const struct msg_disk *from = &plan->vm.disks[disk], *to = &plan->to[disk];
+	char vm[UUID_STR_LEN];
+	vm_text(plan->vm.uuid, vm);
+	if (vm[0] == '\0')
+		return 0;
+	(void)pthread_mutex_lock(&journal->lock);
+	sqlite3_stmt *stmt =
+		db_query(journal->db, err,
+	                 "SELECT " RESOURCE_COLUMNS " FROM resource WHERE vm = ? AND name = ? AND bytes = ?"
+	                 " AND format = ? AND sr = ? AND state = 3 AND (kind = ? OR (kind = ? AND ? <> 0))"
+	                 " ORDER BY id DESC LIMIT 1",
+	                 "ssuisiii", vm, from->name, from->size_bytes, (int64_t)to->format, to->sr,
+	                 (int64_t)RESOURCE_DISK, (int64_t)RESOURCE_SOURCE_DISK, (int64_t)plan->take_source);
+	int rc = stmt ? db_step(journal->db, stmt, err) : -1;
+	if (rc == 1 && resource_columns(journal, stmt, ret_kept, err) < 0)
+		rc = -1;
+	db_end(stmt);
+	(void)pthread_mutex_unlock(&journal->lock);
+	return rc;
+}
+
+int journal_kept_take(struct journal *journal, int64_t id, uint64_t migration, uint32_t generation,
+                      enum resource_state state, struct err *err)
+{
+	(void)pthread_mutex_lock(&journal->lock);
+	int rc = db_exec(journal->db, err,
+	                 "UPDATE resource SET migration = ?, generation = ?, state = ? WHERE id = ? AND state = 3",
+	                 "uuii", migration, (uint64_t)generation, (int64_t)state, id);
+	if (rc == 0 && db_changes(journal->db) == 0)
+		rc = err_set(err, ERR_UNKNOWN_ID, "resource %" PRId64 " is not kept any more", id);
+	(void)pthread_mutex_unlock(&journal->lock);
+	return rc;
 }
 
 /* ---- claims ---- */

@@ -60,10 +60,17 @@ static const char step_ruling[] =
 	"ALTER TABLE facts ADD COLUMN ruling INTEGER NOT NULL DEFAULT 0 CHECK (ruling IN (0, 1, 2));"
 	"CREATE TRIGGER ruling_stands BEFORE UPDATE ON facts WHEN OLD.ruling <> 0 AND NEW.ruling <> OLD.ruling"
 	"  BEGIN SELECT RAISE(ABORT, 'facts only grow: a ruling is never changed'); END;";
+/* Whose a disk is and what it is: without this an earlier copy cannot be told from another VM's. A row of before has
+ * vm '' and fits nobody. */
+static const char step_disks[] = "ALTER TABLE resource ADD COLUMN vm TEXT NOT NULL DEFAULT '';"
+				 "ALTER TABLE resource ADD COLUMN sr TEXT NOT NULL DEFAULT '';"
+				 "ALTER TABLE resource ADD COLUMN format INTEGER NOT NULL DEFAULT 0;"
+				 "CREATE INDEX resource_kept ON resource (vm, name) WHERE state = 3;";
 
 const struct db_migration journal_migrations[] = {
 	{ .sql = step_tables },
 	{ .sql = step_guards },
 	{ .sql = step_ruling },
+	{ .sql = step_disks },
 };
 const unsigned journal_migration_count = sizeof(journal_migrations) / sizeof(journal_migrations[0]);

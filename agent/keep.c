@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What sessions left on this host: kept disks go when their time is over, leftovers are told of, and so do the files of
- * legs that were killed. */
+/* What sessions left on this host: kept disks and copies go when their time is over, and so do the files of legs that
+ * were killed; leftovers are told of. */
 #include <dirent.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -12,9 +12,22 @@
 #include "common/lock.h"
 #include "common/log.h"
 
+/* A kept disk that somebody began to remove: it is taken from the journal last. */
+static bool is_going(const struct journal_resource *resource)
+{
+	return resource->state == RESOURCE_INTENT && resource->kept_until_wall_ms != 0;
+}
+
 static void expire(struct agent *agent, const struct journal_resource *kept)
 {
-	struct err err;
+	struct err err = { 0 };
+	/* A leg that wants it takes it in the same way: one of the two has it. */
+	if (!is_going(kept) &&
+	    journal_kept_take(agent->journal, kept->id, kept->migration, kept->generation, RESOURCE_INTENT, &err) < 0) {
+		if (err.code != ERR_UNKNOWN_ID)
+			log_error("event=journal error=\"%s\"", err.text);
+		return;
+	}
 	if (kept->path[0] && sr_disk_remove(kept->path, &err) < 0) {
 		log_warning("event=kept-disk migration=%" PRIu64 " disk=%s path=%s error=\"%s\"", kept->migration,
 		            kept->name, kept->path, err.text);
@@ -31,7 +44,7 @@ static void expire(struct agent *agent, const struct journal_resource *kept)
 /* Nobody works on it any more, and it is not there on purpose. */
 static bool is_leftover(struct agent *agent, const struct journal_resource *resource)
 {
-	if (resource->state == RESOURCE_KEPT)
+	if (resource->state == RESOURCE_KEPT || is_going(resource))
 		return false;
 	const struct session *session = session_find(agent, resource->migration, resource->generation);
 	return !session || session_is_over(&session->row.core);
@@ -122,6 +135,13 @@ static void note_kept(struct agent *agent, const struct journal_resource *list, 
 	agent->kept_count = found;
 }
 
+static bool is_over(const struct agent *agent, const struct journal_resource *resource, int64_t now_ms)
+{
+	if (resource->state != RESOURCE_KEPT || resource->kept_until_wall_ms == 0)
+		return is_going(resource);
+	return due_ms(agent, resource, now_ms) <= now_ms;
+}
+
 void keep_sweep(struct agent *agent)
 {
 	sweep_leg_files(agent);
@@ -137,8 +157,7 @@ void keep_sweep(struct agent *agent)
 	note_kept(agent, list, count);
 	for (size_t i = 0; i < count; i++) {
 		const struct journal_resource *resource = &list[i];
-		if (resource->state == RESOURCE_KEPT && resource->kept_until_wall_ms != 0 &&
-		    due_ms(agent, resource, now_ms) <= now_ms)
+		if (is_over(agent, resource, now_ms))
 			expire(agent, resource);
 		leftovers += is_leftover(agent, resource);
 	}

@@ -337,6 +337,16 @@ static const char *busy_with(struct agent *agent, const struct session *self, co
 	return NULL;
 }
 
+/* What earlier copies take of the space that the plan's disks need. An unreadable journal knows of none. */
+static void find_reusable(struct agent *agent, const struct msg_plan *plan, uint64_t ret_bytes[LIMIT_DISKS])
+{
+	struct journal_resource kept;
+	struct err err;
+	for (uint32_t i = 0; i < plan->vm.disk_count; i++)
+		if (journal_kept_find(agent->journal, plan, i, &kept, &err) == 1)
+			ret_bytes[i] = sr_disk_allocated(kept.path);
+}
+
 static uint32_t run_checks(struct agent *agent, const struct session *self, const struct msg_plan *plan, enum side side,
                            struct msg_check *ret_checks, struct err *ret_refusal)
 {
@@ -351,6 +361,8 @@ static uint32_t run_checks(struct agent *agent, const struct session *self, cons
 		.busy = busy_with(agent, self, plan, side, busy),
 		.path = getenv("PATH"),
 	};
+	if (side == SIDE_DESTINATION)
+		find_reusable(agent, plan, world.reusable_bytes);
 	return check_run(&world, side, plan, ret_checks, ret_refusal);
 }
 

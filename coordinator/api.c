@@ -39,6 +39,8 @@ static const struct verb_entry {
 	[VERB_VM_LIST] = { .fn = api_vm_list },
 	[VERB_VM_SHOW] = { .fn = api_vm_show },
 	[VERB_LEFTOVERS] = { .start = leftovers_start },
+	[VERB_RETRY] = { .fn = api_retry, .changes = true },
+	[VERB_UNDO] = { .fn = api_undo, .changes = true },
 	[VERB_RESOLVE] = { .fn = api_resolve, .operators = true },
 	[VERB_HOST_FORGET] = { .fn = api_host_forget, .operators = true },
 };
@@ -212,7 +214,8 @@ bool api_answer(struct coordinator *c, const struct bus_peer *peer, uint64_t seq
 		        peer->name, role_name(peer->role));
 	} else if (request->verb == VERB_MIGRATE && request->dry_run) {
 		struct msg_plan *plan = calloc(1, sizeof(*plan));
-		int started = plan ? api_plan(c, request, plan, &doc, &err) : err_set(&err, ERR_NO_MEMORY, "no memory");
+		int started =
+			plan ? api_plan(c, request, NULL, plan, &doc, &err) : err_set(&err, ERR_NO_MEMORY, "no memory");
 		if (started == 0)
 			started = dry_start(c, peer, sequence, plan, &err);
 		free(plan);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Room on the destination: what its inventory has free, minus what is on its way there and not in the inventory yet. */
 #include <string.h>
+#include <uuid/uuid.h>
 
 #include "common/units.h"
 #include "coordinator/api_room.h"
@@ -60,6 +61,27 @@ static int check_sr(const struct coordinator *c, const struct host *to, const st
 	               left);
 }
 
+/* Whether the destination keeps an earlier copy of this VM's disks, which it will use: then only it knows what is
+ * needed. */
+static bool has_copy(const struct coordinator *c, const struct host *to, const struct msg_plan *plan)
+{
+	char uuid[37];
+	struct store_filter filter = { .kept_only = true, .vm = uuid, .host = to->rec.name, .limit = API_PAGE_ITEMS };
+	struct store_migration *list = NULL;
+	size_t count = 0;
+	bool found = false;
+	uuid_unparse_lower(plan->vm.uuid, uuid);
+	if (store_migration_list(c->store, &filter, &list, &count, NULL) != 0)
+		return false;
+	for (size_t i = 0; i < count; i++) {
+		bool done = list[i].core.state == MIGRATION_DONE;
+		const char *where = done ? list[i].source : list[i].destination;
+		found |= strcmp(where, to->rec.name) == 0 && (!done || plan->take_source);
+	}
+	store_migration_list_free(list, count);
+	return found;
+}
+
 static int check_names(const struct coordinator *c, const struct host *to, const struct msg_plan *plan, struct err *err)
 {
 	for (uint32_t i = 0; i < to->inventory.vm_count; i++) {
@@ -87,6 +109,8 @@ int api_capacity(const struct coordinator *c, const struct host *to, const struc
 {
 	if (check_names(c, to, plan, err) != 0 || check_memory(c, to, plan, err) != 0)
 		return -1;
+	if (has_copy(c, to, plan))
+		return 0;
 	for (uint32_t i = 0; i < to->inventory.sr_count; i++)
 		if (check_sr(c, to, &to->inventory.srs[i], plan, err) != 0)
 			return -1;

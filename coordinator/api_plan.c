@@ -207,10 +207,30 @@ static void fill_policy(const struct coordinator *c, const struct msg_request *r
 	plan->on_slow = request->on_slow ? request->on_slow : defaults->on_slow;
 	plan->keep_source_s =
 		request->keep_source_s >= 0 ? (uint64_t)request->keep_source_s : defaults->keep_source_ms / 1000;
+	plan->keep_copy_s = request->keep_copy_s >= 0 ? (uint64_t)request->keep_copy_s : defaults->keep_copy_ms / 1000;
 }
 
-int api_plan(const struct coordinator *c, const struct msg_request *request, struct msg_plan *ret_plan,
-             json_t **ret_doc, struct err *err)
+/* As the migration before it: an earlier copy fits only a disk of the same format. */
+static void fill_again(const struct api_again *again, struct msg_plan *plan)
+{
+	const struct msg_plan *before = again->before;
+	plan->max_downtime_ms = before->max_downtime_ms;
+	plan->bandwidth_bps = before->bandwidth_bps;
+	plan->timeout_s = before->timeout_s;
+	plan->on_slow = before->on_slow;
+	plan->keep_source_s = before->keep_source_s;
+	plan->keep_copy_s = before->keep_copy_s;
+	plan->take_source = again->undo || before->take_source;
+	for (uint32_t i = 0; i < plan->vm.disk_count; i++)
+		for (uint32_t n = 0; n < before->vm.disk_count; n++) {
+			const struct msg_disk *was = again->undo ? &before->vm.disks[n] : &before->to[n];
+			if (strcmp(before->vm.disks[n].name, plan->vm.disks[i].name) == 0)
+				plan->to[i].format = was->format;
+		}
+}
+
+int api_plan(const struct coordinator *c, const struct msg_request *request, const struct api_again *again,
+             struct msg_plan *ret_plan, json_t **ret_doc, struct err *err)
 {
 	const struct host *from = NULL, *to;
 	struct msg_plan *plan = ret_plan;
@@ -228,6 +248,8 @@ int api_plan(const struct coordinator *c, const struct msg_request *request, str
 	fill_policy(c, request, plan);
 	if (map_disks(request, to, plan, err) != 0 || map_networks(request, to, plan, err) != 0)
 		return err_wrap(err, "migrate %s", vm->name);
+	if (again)
+		fill_again(again, plan);
 	/* A dry run asks the hosts, which know better, and tells all of it. */
 	if (!request->dry_run && api_capacity(c, to, plan, err) != 0)
 		return err_wrap(err, "migrate %s", vm->name);

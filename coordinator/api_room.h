@@ -76,9 +76,14 @@ int api_vm_show(struct coordinator *c, const struct bus_peer *peer, const struct
 /* The VM by UUID or unique name, on `on` if that is not empty. ERR_AMBIGUOUS: *ret_doc has the candidates. */
 const struct msg_vm *api_find_vm(const struct coordinator *c, const char *text, const char *on,
                                  const struct host **ret_host, json_t **ret_doc, struct err *err);
-/* Every pre-check that the coordinator can make by itself, and the plan. */
-int api_plan(const struct coordinator *c, const struct msg_request *request, struct msg_plan *ret_plan,
-             json_t **ret_doc, struct err *err);
+/* A plan that follows another: the same policy and formats, the same way or back. */
+struct api_again {
+	const struct msg_plan *before;
+	bool undo; /* back: its source's disks may be copied over */
+};
+/* Every pre-check that the coordinator can make by itself, and the plan. `again`: NULL for a migration of its own. */
+int api_plan(const struct coordinator *c, const struct msg_request *request, const struct api_again *again,
+             struct msg_plan *ret_plan, json_t **ret_doc, struct err *err);
 
 /* ---- api_capacity.c ---- */
 /* Memory, space and name on the destination, minus what active migrations have taken and the inventory does not show.
@@ -90,6 +95,30 @@ int api_migrate(struct coordinator *c, const struct bus_peer *peer, const struct
                 struct err *err);
 int api_cancel(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
                struct err *err);
+/* Operators may all, others only what they have submitted. ERR_DENIED. */
+int api_may_change(const struct bus_peer *peer, const struct store_migration *rec, const char *verb, struct err *err);
+
+/* What is submitted, beside its plan. */
+struct api_submission {
+	const char *what; /* for words: "migrate web3" */
+	const char *key;  /* "": none */
+	uint64_t digest;  /* of the request: the same key with another one is refused */
+	int32_t priority;
+	uint64_t retry_of, undo_of; /* 0: of none */
+};
+/* 1: the key is known and the request the same: *ret_doc is that migration. 0: go on. */
+int api_by_key(struct coordinator *c, const struct api_submission *what, json_t **ret_doc, struct err *err);
+/* Records it, and lets it start. Takes a copy of the plan. */
+int api_submit(struct coordinator *c, const struct bus_peer *peer, const struct api_submission *what,
+               const struct msg_plan *plan, json_t **ret_doc, struct err *err);
+/* A positive number that is the same for the same document. */
+uint64_t api_digest(const json_t *doc);
+
+/* ---- api_again.c ---- */
+int api_retry(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
+              struct err *err);
+int api_undo(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
+             struct err *err);
 
 /* ---- api_operator.c ---- */
 int api_resolve(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,

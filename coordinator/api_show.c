@@ -12,21 +12,24 @@
 static json_t *progress_doc(const struct msg_progress *p)
 {
 	json_t *disks = json_array();
+	uint64_t reused = 0;
 	for (uint32_t i = 0; i < p->disk_count; i++) {
 		const struct msg_disk_progress *disk = &p->disks[i];
-		json_array_append_new(disks, json_pack("{s:s,s:I,s:I,s:I,s:I,s:I}", "name", disk->name, "size_bytes",
-		                                       BIG(disk->size_bytes), "copied_bytes", BIG(disk->copied_bytes),
-		                                       "zero_bytes", BIG(disk->zero_bytes), "pass", BIG(disk->pass),
+		reused += disk->reused_bytes;
+		json_array_append_new(disks, json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I}", "name", disk->name,
+		                                       "size_bytes", BIG(disk->size_bytes), "copied_bytes",
+		                                       BIG(disk->copied_bytes), "zero_bytes", BIG(disk->zero_bytes),
+		                                       "reused_bytes", BIG(disk->reused_bytes), "pass", BIG(disk->pass),
 		                                       "left_bytes", BIG(disk->left_bytes)));
 	}
 	json_t *memory = json_pack("{s:I,s:I,s:I,s:I}", "total_bytes", BIG(p->memory_total_bytes), "sent_bytes",
 	                           BIG(p->memory_sent_bytes), "pass", BIG(p->memory_pass), "dirty_bytes",
 	                           BIG(p->memory_dirty_bytes));
-	return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o}", "phase", p->phase, "pass", BIG(p->pass),
-	                 "bytes_total", BIG(p->bytes_total), "bytes_done", BIG(p->bytes_done), "bytes_left",
-	                 BIG(p->bytes_left), "rate_bps", BIG(p->rate_bps), "dirty_bps", BIG(p->dirty_bps), "eta_ms",
-	                 BIG(p->eta_ms), "wire_bytes", BIG(p->wire_bytes), "throttle_percent", BIG(p->throttle_percent),
-	                 "disks", disks, "memory", memory);
+	return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o,s:o}", "phase", p->phase, "pass",
+	                 BIG(p->pass), "bytes_total", BIG(p->bytes_total), "bytes_done", BIG(p->bytes_done),
+	                 "bytes_left", BIG(p->bytes_left), "rate_bps", BIG(p->rate_bps), "dirty_bps", BIG(p->dirty_bps),
+	                 "eta_ms", BIG(p->eta_ms), "wire_bytes", BIG(p->wire_bytes), "throttle_percent",
+	                 BIG(p->throttle_percent), "reused_bytes", BIG(reused), "disks", disks, "memory", memory);
 }
 
 char *api_progress_text(const struct msg_progress *progress)
@@ -114,10 +117,14 @@ json_t *api_leftovers_of(const struct coordinator *c, const struct store_migrati
 			text = "the suspended VM: the destination counts as having run it; discard it by hand";
 		json_array_append_new(list, leftover(rec, side, "cleanup", 0, text));
 	}
-	if (rec->kept_until_wall_ms > (uint64_t)coordinator_wall_ms(c) && rec->core.state == MIGRATION_DONE &&
-	    (!host[0] || strcmp(host, rec->source) == 0))
-		json_array_append_new(list, leftover(rec, SIDE_SOURCE, "source-disks", (int64_t)rec->kept_until_wall_ms,
-		                                     "the source's disks, kept on purpose"));
+	bool done = rec->core.state == MIGRATION_DONE;
+	enum side side = done ? SIDE_SOURCE : SIDE_DESTINATION;
+	if (rec->kept_until_wall_ms > (uint64_t)coordinator_wall_ms(c) && migration_is_final(rec->core.state) &&
+	    (!host[0] || strcmp(host, run_host(rec, side)) == 0))
+		json_array_append_new(list, leftover(rec, side, done ? "source-disks" : "copy",
+		                                     (int64_t)rec->kept_until_wall_ms,
+		                                     done ? "the source's disks, kept on purpose: for 'undo'"
+		                                          : "what was copied, kept on purpose: for 'retry'"));
 	return list;
 }
 
@@ -146,6 +153,8 @@ json_t *api_migration(const struct coordinator *c, const struct store_migration 
 	json_object_set_new(doc, "cause", cause_doc(rec));
 	json_object_set_new(doc, "leftovers", api_leftovers_of(c, rec, ""));
 	json_object_set_new(doc, "kept_until", api_time((int64_t)rec->kept_until_wall_ms));
+	json_object_set_new(doc, "retry_of", rec->retry_of ? json_integer(BIG(rec->retry_of)) : json_null());
+	json_object_set_new(doc, "undo_of", rec->undo_of ? json_integer(BIG(rec->undo_of)) : json_null());
 	json_object_set_new(doc, "priority", json_integer(rec->priority));
 	json_object_set_new(doc, "submitted_at", api_time(rec->submitted_wall_ms));
 	json_object_set_new(doc, "started_at", api_time(rec->started_wall_ms));

@@ -211,8 +211,8 @@ static void merge_budget(struct run *run, const struct msg_budget *heard)
 static void merge_session(struct run *run, const struct msg_session *session)
 {
 	merge_budget(run, &session->budget);
-	if (session->side == SIDE_SOURCE && session->kept_until_wall_ms != 0 &&
-	    session->kept_until_wall_ms != run->rec.kept_until_wall_ms) {
+	/* The source keeps its disks after a commit, the destination what was copied after an abort: never both. */
+	if (session->kept_until_wall_ms != 0 && session->kept_until_wall_ms != run->rec.kept_until_wall_ms) {
 		run->rec.kept_until_wall_ms = session->kept_until_wall_ms;
 		run->dirty = true;
 	}

@@ -20,7 +20,7 @@ struct settings {
 	uint32_t max_downtime_ms;
 	uint32_t timeout_ms;
 	enum on_slow on_slow;
-	uint64_t keep_source_ms;
+	uint64_t keep_source_ms, keep_copy_ms;
 	struct admission_limits limits;
 };
 

@@ -43,6 +43,9 @@ static const struct db_migration schema[] = {
 	  "CREATE TABLE event (number INTEGER PRIMARY KEY AUTOINCREMENT, wall_ms INTEGER NOT NULL, migration INTEGER,"
 	  " host TEXT, kind TEXT NOT NULL, state TEXT, text TEXT NOT NULL, details TEXT);"
 	  "CREATE INDEX event_by_migration ON event (migration, number);" },
+	{ "ALTER TABLE migration ADD COLUMN retry_of INTEGER NOT NULL DEFAULT 0;"
+	  "ALTER TABLE migration ADD COLUMN undo_of INTEGER NOT NULL DEFAULT 0;"
+	  "CREATE INDEX migration_by_vm ON migration (vm_uuid, id);" },
 };
 
 static int write_epoch(struct store *store, uint64_t from, uint64_t to, struct err *err)

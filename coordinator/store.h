@@ -75,7 +75,9 @@ struct store_migration {
 	char submitted_by[LIMIT_NAME];
 	int64_t submitted_wall_ms, started_wall_ms, ended_wall_ms; /* 0: not yet */
 	int64_t state_wall_ms;                                     /* since when it is in this state */
-	uint64_t kept_until_wall_ms;
+	uint64_t kept_until_wall_ms; /* done: the source's disks, rolled back: the copy at the destination; 0: nothing
+	                                is */
+	uint64_t retry_of, undo_of;  /* the migration that this one tries again or takes back; 0: of none */
 	struct msg_budget budget;
 	struct store_party {                                  /* what is needed of each side, source first */
 		char boot_id[LIMIT_ID], journal_id[LIMIT_ID]; /* as of the start */
@@ -109,7 +111,8 @@ struct store_change {
  * ERR_CONFLICT: the key is taken. */
 int store_migration_add(struct store *store, struct store_migration *migration, const struct msg_plan *plan,
                         struct err *err);
-/* Compare-and-set; raises row_version in *migration. Does not write options and plan, which never change. */
+/* Compare-and-set; raises row_version in *migration. Does not write options and plan, which never change. What it has
+ * taken over of what earlier ones kept is not theirs any more: their kept_until ends with it. */
 int store_migration_save(struct store *store, struct store_migration *migration, const struct store_change *change,
                          struct err *err);
 /* 1: found, 0: not. store_migration_free() it. */

@@ -15,7 +15,7 @@
 	" final_disk_ms, verify_ms, votes_ms, activate_ms, source_boot_id, source_journal_id, source_fingerprint,"  \
 	" source_endpoint, destination_boot_id, destination_journal_id, destination_fingerprint, "                  \
 	"destination_endpoint,"                                                                                     \
-	" options, progress"
+	" options, progress, retry_of, undo_of"
 
 void store_migration_free(struct store_migration *migration)
 {
@@ -85,6 +85,8 @@ static int read_migration(sqlite3_stmt *stmt, struct store_migration *m, struct 
 	}
 	m->options = column_copy(stmt, 37);
 	m->progress = column_copy(stmt, 38);
+	m->retry_of = (uint64_t)db_int(stmt, 39);
+	m->undo_of = (uint64_t)db_int(stmt, 40);
 	return 0;
 }
 
@@ -114,17 +116,17 @@ static int insert_migration(struct store *store, struct store_migration *m, cons
 	            " activate_ms, source_boot_id, source_journal_id, source_fingerprint, source_endpoint,"
 	            " destination_boot_id, destination_journal_id, destination_fingerprint, destination_endpoint, "
 	            "options,"
-	            " plan) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', 0, ?, ?, ?, ?, ?, 0, 0, ?, 0, 0, 0, 0, 0, "
+	            " plan, retry_of, undo_of) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', 0, ?, ?, ?, ?, ?, 0, 0, ?, 0, 0, 0, 0, 0, "
 	            "0, 0, 0,"
-	            " '', '', '', '', '', '', '', '', ?, ?)",
+	            " '', '', '', '', '', '', '', '', ?, ?, ?, ?)",
 	            "sussss"
 	            "iiiiii"
 	            "iuisii"
-	            "sb",
+	            "sbuu",
 	            m->key[0] ? m->key : NULL, m->request_digest, uuid, m->vm_name, m->source, m->destination,
 	            (int64_t)m->core.state, packed.state, packed.facts, packed.source, packed.destination, packed.cause,
 	            (int64_t)m->generation, m->row_version, (int64_t)m->priority, m->submitted_by, m->submitted_wall_ms,
-	            m->state_wall_ms, m->options ? m->options : "{}", plan, plan_bytes) != 0)
+	            m->state_wall_ms, m->options ? m->options : "{}", plan, plan_bytes, m->retry_of, m->undo_of) != 0)
 		return -1;
 	m->id = (uint64_t)db_last_id(store->db);
 	struct store_event event = { .migration = m->id, .kind = "submitted" };
@@ -224,10 +226,31 @@ static int update_row(struct store *store, const struct store_migration *m, enum
 	return 0;
 }
 
+/* What others had kept at its destination, and this one has taken over: copies once it was prepared there, the source's
+ * disks once it is done or has begun to copy over them. */
+static int end_kept(struct store *store, const struct store_migration *m, struct err *err)
+{
+	char uuid[37];
+	if (!migration_is_final(m->core.state))
+		return 0;
+	bool overwritten = m->core.state == MIGRATION_DONE || m->kept_until_wall_ms != 0;
+	if (!overwritten && !migration_side_get(&m->core, SIDE_DESTINATION)->done[STEP_PREPARE])
+		return 0;
+	uuid_unparse_lower(m->vm, uuid);
+	if (db_exec(store->db, err,
+	            "UPDATE migration SET kept_until_wall_ms = 0 WHERE vm_uuid = ? AND id < ? AND destination = ?"
+	            " AND state IN (9, 10) AND kept_until_wall_ms <> 0",
+	            "sus", uuid, m->id, m->destination) != 0)
+		return -1;
+	if (!overwritten || m->undo_of == 0)
+		return 0;
+	return db_exec(store->db, err, "UPDATE migration SET kept_until_wall_ms = 0 WHERE id = ?", "u", m->undo_of);
+}
+
 static int save(struct store *store, const struct store_migration *m, const struct store_change *change,
                 struct err *err)
 {
-	if (update_row(store, m, change->from, err) != 0)
+	if (update_row(store, m, change->from, err) != 0 || end_kept(store, m, err) != 0)
 		return -1;
 	for (size_t i = 0; i < change->step_count; i++)
 		if (save_step(store, m, &change->steps[i], err) != 0)

@@ -227,6 +227,8 @@ static const struct field plan_fields[] = {
 	NUMBER(U32, PLAN, timeout_s, 0, CODEC_MAX_SECONDS),
 	NUMBER(U64, PLAN, keep_source_s, 0, CODEC_MAX_SECONDS),
 	FLAG(PLAN, dry_run),
+	NUMBER(U64, PLAN, keep_copy_s, 0, CODEC_MAX_SECONDS),
+	FLAG(PLAN, take_source),
 };
 const struct shape shape_plan = { sizeof(struct msg_plan), &drover__plan__descriptor, ROWS(plan_fields),
 	                          .rule = rule_plan };
@@ -275,6 +277,7 @@ static const struct field disk_progress_fields[] = {
 	NUMBER(U64, DISK_PROGRESS, zero_bytes, 0, CODEC_MAX_NUMBER),
 	NUMBER(U64, DISK_PROGRESS, left_bytes, 0, CODEC_MAX_NUMBER),
 	NUMBER(U32, DISK_PROGRESS, pass, 0, UINT32_MAX),
+	NUMBER(U64, DISK_PROGRESS, reused_bytes, 0, CODEC_MAX_NUMBER),
 };
 static const struct shape shape_disk_progress = { sizeof(struct msg_disk_progress), &drover__disk_progress__descriptor,
 	                                          ROWS(disk_progress_fields) };

@@ -162,7 +162,8 @@ struct msg_session {
 	enum session_phase phase;
 	struct verdict_facts facts;
 	struct err cause;            /* the first error of this session; code ERR_NONE if none */
-	uint64_t kept_until_wall_ms; /* source's disks kept until then (Unix time); 0: none kept */
+	uint64_t kept_until_wall_ms; /* Unix time; source: its disks are kept until then, destination: what was copied;
+	                                0: nothing is */
 	struct msg_budget {          /* measured downtime, by part; meaningful once running/resumed */
 		uint32_t total_ms, suspend_ms, final_memory_ms, final_disk_ms, verify_ms, votes_ms, activate_ms;
 	} budget;
@@ -193,7 +194,9 @@ struct msg_plan {
 	enum on_slow on_slow;
 	uint32_t timeout_s; /* for the copy; 0: none */
 	uint64_t keep_source_s;
-	uint32_t dry_run; /* CHECK only: claim nothing */
+	uint32_t dry_run;     /* CHECK only: claim nothing */
+	uint64_t keep_copy_s; /* after a failure the destination keeps what was copied that long; 0: not at all */
+	uint32_t take_source; /* 1: the destination may copy over whole disks that it kept as a source (undo) */
 };
 
 /* coordinator -> agent -> leg. The envelope carries migration, generation, epoch and sequence. */
@@ -292,6 +295,7 @@ struct msg_disk_progress {
 	char name[LIMIT_NAME];
 	uint64_t size_bytes, copied_bytes, zero_bytes, left_bytes;
 	uint32_t pass;
+	uint64_t reused_bytes; /* found at the destination already, from an earlier copy, and not sent */
 };
 
 /* Lossy: only the newest counts. */
@@ -321,8 +325,8 @@ enum verb {
 	VERB_VM_LIST,
 	VERB_VM_SHOW,
 	VERB_LEFTOVERS,
-	VERB_RETRY,
-	VERB_UNDO,
+	VERB_RETRY, /* id, key: another attempt of one that failed or was cancelled */
+	VERB_UNDO,  /* id, key: one that is done the other way */
 	VERB_RESOLVE,
 	VERB_HOST_FORGET,
 	VERBS

@@ -119,6 +119,10 @@ guest_ticks() { # the guest runs: its ledger grows
 	return 1
 }
 
+no_leftovers() { # but for what is kept on purpose, which has a date
+	[ "$(drover leftovers --json | jq '[.leftovers[] | select(.kept_until == null)] | length')" = 0 ]
+}
+
 verify() {
 	drover-sim verify --home "$FLEET"
 }

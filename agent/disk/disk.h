@@ -25,6 +25,14 @@
 
 #define DISK_GRANULE_BYTES 65536u /* bitmap granularity and digest extent */
 
+/* What a granule of an earlier copy holds, told in 128 bits of XXH3 with a seed drawn for the comparison: here equal
+ * means that nothing is sent, so it must mean equal (docs/STORAGE.md says why this is enough). */
+struct disk_mark {
+	uint64_t low, high;
+};
+struct disk_mark disk_mark_of(const void *bytes, size_t count, uint64_t seed);
+#define DISK_MARKS_MAX 512u /* asked for at a time: 32 MiB of disk, 8 KiB of marks */
+
 /* ---- storage repository: type dir ---- */
 struct sr_config {
 	char name[LIMIT_NAME];
@@ -50,6 +58,12 @@ bool sr_file_parse(const char *name, struct sr_file *ret_file);
 /* Makes an empty disk (sparse raw, or qcow2 made by qemu-img). Idempotent. ERR_NO_SPACE, ERR_IO. */
 int sr_disk_make(const struct sr_config *sr, const char *path, enum disk_format format, uint64_t size_bytes,
                  struct err *err);
+/* Whether the file is there and such a disk, fit to be copied over: for qcow2 without backing file, data file,
+ * snapshots and faults (leaked clusters are given back: qemu-img check, SR_IMAGE_TOOL_MS at most). What it holds is not
+ * looked at. False: *err says why not. Blocks. */
+bool sr_disk_fits(const char *path, enum disk_format format, uint64_t size_bytes, struct err *err);
+/* Bytes that it takes of its file system; 0 if it is not there. */
+uint64_t sr_disk_allocated(const char *path);
 /* Removes it; done if it is gone. Syncs the directory. */
 int sr_disk_remove(const char *path, struct err *err);
 /* Really reserves `bytes` in the SR's file system with a file PATH.reserve (fallocate; statvfs check where the file
@@ -84,11 +98,18 @@ bool exporter_alive(const struct exporter *exporter);
  * index of DISK_GRANULE_BYTES, the last one of a disk may be short. */
 int exporter_digests(struct exporter *exporter, const uint32_t *granules, size_t count, uint64_t *ret_digests,
                      struct err *err);
+/* The same for `count` granules from `first` on, as marks (below). */
+int exporter_marks(struct exporter *exporter, uint64_t seed, uint32_t first, uint32_t count,
+                   struct disk_mark *ret_marks, struct err *err);
 /* Fence (V4): the write path is closed for certain, everything written is on stable storage, no process of it is left.
  * The exporter is freed in any case; on failure the disk must not be used. */
 int exporter_revoke(struct exporter *exporter, struct err *err);
 /* Kills and frees, the disk is not wanted. */
 void exporter_kill(struct exporter *exporter);
+/* Before exporter_kill(), for a disk of which every byte is welcome that is there: ends the processes within
+ * timeout_ms, a qcow2 image's QEMU by asking it to close the image, which would lack the mappings since the last flush.
+ * Promises nothing. Others may still read through it, and fail. */
+void exporter_end(struct exporter *exporter, unsigned timeout_ms);
 /* Takes away what the exporter of a dead leg left in `dir`: sockets, logs, a FUSE mount. Its processes have died with
  * the leg. The directory itself stays. Idempotent; done if it is gone. */
 int exporter_clean(const char *dir, struct err *err);
@@ -158,6 +179,7 @@ int disk_source_find(const struct hypervisor_disk *disk, uint64_t *ret_migration
 struct disk_copy_stats {               /* read by other threads while a pass runs */
 	_Atomic uint64_t copied_bytes; /* data sent, all passes */
 	_Atomic uint64_t zero_bytes;   /* found zero and not sent as data, all passes */
+	_Atomic uint64_t reused_bytes; /* the receiver had them already */
 	_Atomic uint64_t left_bytes;   /* of the running pass */
 	_Atomic uint32_t pass;
 };
@@ -178,8 +200,18 @@ struct disk_digests {           /* what was sent last, for each granule: XXH3-64
 struct disk_copy;
 int disk_copy_new(struct disk_copy **ret_copy, struct disk_source *source, struct sink *sink, uint64_t size_bytes,
                   struct disk_limit *limit, struct disk_copy_stats *stats, struct err *err);
+/* What the receiver's disk holds before pass 0, where it is no empty one. */
+struct disk_earlier {
+	uint64_t seed;
+	/* Marks of `count` granules (DISK_MARKS_MAX at most) from `first` on; asked for in ascending order, without
+	 * gaps, by the thread that runs the pass. Blocks. */
+	int (*marks)(void *ctx, uint32_t first, uint32_t count, struct disk_mark *ret_marks, struct err *err);
+	void *ctx;
+};
+/* Before pass 0: only what differs is sent then, holes included. */
+int disk_copy_earlier(struct disk_copy *copy, const struct disk_earlier *earlier, struct err *err);
 /* Pass 0 (first: allocated ranges) or a later one (swap, then what was written), merged to at most 1 MiB, zeroes found;
- * ends with a flush at the receiver. *ret_sent: bytes of data and zeroes that the pass covered. */
+ * ends with a flush at the receiver. *ret_sent: bytes of data and zeroes that the pass covered, less what was there. */
 int disk_copy_pass(struct disk_copy *copy, bool first, uint64_t *ret_sent, struct err *err);
 /* Digests of what went over; valid until the next pass. */
 const struct disk_digests *disk_copy_digests(const struct disk_copy *copy);

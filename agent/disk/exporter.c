@@ -239,38 +239,78 @@ static int read_back(struct nbd_handle *nbd, int fd, uint64_t offset, unsigned c
 	return 0;
 }
 
+/* A way to read what is stored, beside the write path. */
+struct back {
+	struct nbd_handle *nbd;
+	int fd;
+	unsigned char *granule; /* DISK_GRANULE_BYTES */
+};
+
+static int back_open(struct exporter *exporter, struct back *back, struct err *err)
+{
+	*back = (struct back) { .fd = -1, .granule = malloc(DISK_GRANULE_BYTES) };
+	if (!back->granule)
+		return err_set(err, ERR_NO_MEMORY, "no memory");
+	if (exporter->format == FORMAT_QCOW2 && exporter->kind == EXPORTER_NBD)
+		return nbdio_open_unix(&back->nbd, exporter->socket, exporter->name, NULL, NULL, err);
+	const char *path = exporter->fuse_path[0] ? exporter->fuse_path : exporter->path;
+	back->fd = open(path, O_RDONLY | O_CLOEXEC);
+	return back->fd < 0 ? err_errno(err, ERR_IO, errno, "open %s", path) : 0;
+}
+
+static void back_close(struct back *back)
+{
+	nbdio_close(back->nbd);
+	if (back->fd >= 0)
+		close(back->fd);
+	free(back->granule);
+}
+
+/* Fills back->granule. */
+static int back_read(const struct exporter *exporter, struct back *back, uint32_t granule, size_t *ret_bytes,
+                     struct err *err)
+{
+	uint64_t offset = (uint64_t)granule * DISK_GRANULE_BYTES;
+	if (offset >= exporter->size_bytes)
+		return err_set(err, ERR_PROTOCOL, "read back: granule %u is beyond the disk", granule);
+	uint64_t left = exporter->size_bytes - offset;
+	*ret_bytes = left < DISK_GRANULE_BYTES ? (size_t)left : DISK_GRANULE_BYTES;
+	return read_back(back->nbd, back->fd, offset, back->granule, *ret_bytes, err);
+}
+
 int exporter_digests(struct exporter *exporter, const uint32_t *granules, size_t count, uint64_t *ret_digests,
                      struct err *err)
 {
-	struct nbd_handle *nbd = NULL;
-	int fd = -1, result = 0;
-	unsigned char *buffer = malloc(DISK_GRANULE_BYTES);
-	if (!buffer)
-		return err_set(err, ERR_NO_MEMORY, "no memory");
-	if (exporter->format == FORMAT_QCOW2 && exporter->kind == EXPORTER_NBD) {
-		result = nbdio_open_unix(&nbd, exporter->socket, exporter->name, NULL, NULL, err);
-	} else {
-		const char *path = exporter->fuse_path[0] ? exporter->fuse_path : exporter->path;
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (fd < 0)
-			result = err_errno(err, ERR_IO, errno, "open %s", path);
-	}
+	struct back back;
+	size_t bytes = 0;
+	int result = back_open(exporter, &back, err);
 	for (size_t i = 0; i < count && result == 0; i++) {
-		uint64_t offset = (uint64_t)granules[i] * DISK_GRANULE_BYTES;
-		if (offset >= exporter->size_bytes) {
-			result = err_set(err, ERR_PROTOCOL, "read back: granule %u is beyond the disk", granules[i]);
-			break;
-		}
-		uint64_t left = exporter->size_bytes - offset;
-		size_t bytes = left < DISK_GRANULE_BYTES ? (size_t)left : DISK_GRANULE_BYTES;
-		result = read_back(nbd, fd, offset, buffer, bytes, err);
+		result = back_read(exporter, &back, granules[i], &bytes, err);
 		if (result == 0)
-			ret_digests[i] = XXH3_64bits(buffer, bytes);
+			ret_digests[i] = XXH3_64bits(back.granule, bytes);
 	}
-	nbdio_close(nbd);
-	if (fd >= 0)
-		close(fd);
-	free(buffer);
+	back_close(&back);
+	return result;
+}
+
+struct disk_mark disk_mark_of(const void *bytes, size_t count, uint64_t seed)
+{
+	XXH128_hash_t hash = XXH3_128bits_withSeed(bytes, count, seed);
+	return (struct disk_mark) { hash.low64, hash.high64 };
+}
+
+int exporter_marks(struct exporter *exporter, uint64_t seed, uint32_t first, uint32_t count,
+                   struct disk_mark *ret_marks, struct err *err)
+{
+	struct back back;
+	size_t bytes = 0;
+	int result = back_open(exporter, &back, err);
+	for (uint32_t i = 0; i < count && result == 0; i++) {
+		result = back_read(exporter, &back, first + i, &bytes, err);
+		if (result == 0)
+			ret_marks[i] = disk_mark_of(back.granule, bytes, seed);
+	}
+	back_close(&back);
 	return result;
 }
 
@@ -320,4 +360,14 @@ void exporter_kill(struct exporter *exporter)
 		proc_kill(&exporter->processes[i], EXPORTER_KILL_MS, NULL);
 	unmount(exporter);
 	exporter_free(exporter);
+}
+
+void exporter_end(struct exporter *exporter, unsigned timeout_ms)
+{
+	for (unsigned i = 0; i < exporter->process_count; i++) {
+		bool last = i + 1 == exporter->process_count;
+		if (!last || exporter->format != FORMAT_QCOW2 ||
+		    exporter_quit(&exporter->processes[i], timeout_ms, NULL) < 0)
+			proc_kill(&exporter->processes[i], EXPORTER_KILL_MS, NULL);
+	}
 }

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Storage repositories of type dir. The agent links this file: no NBD, no iSCSI in here. */
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -174,6 +175,50 @@ int sr_disk_make(const struct sr_config *sr, const char *path, enum disk_format 
 	if (result == 0)
 		result = sync_directory_of(path, err);
 	return result < 0 ? err_wrap(err, "SR %s", sr->name) : 0;
+}
+
+/* Offsets in a qcow2 header; its numbers are big-endian. */
+enum { QCOW2_BACKING = 8, QCOW2_SIZE = 24, QCOW2_SNAPSHOTS = 60, QCOW2_INCOMPATIBLE = 72, QCOW2_HEADER_BYTES = 104 };
+
+static bool qcow2_is_plain(int fd, uint64_t size_bytes)
+{
+	unsigned char header[QCOW2_HEADER_BYTES];
+	uint64_t backing, size, incompatible;
+	uint32_t snapshots;
+	if (pread(fd, header, sizeof(header), 0) != (ssize_t)sizeof(header) ||
+	    memcmp(header, "QFI\xfb\0\0\0\3", 8) != 0)
+		return false;
+	memcpy(&backing, header + QCOW2_BACKING, sizeof(backing));
+	memcpy(&size, header + QCOW2_SIZE, sizeof(size));
+	memcpy(&snapshots, header + QCOW2_SNAPSHOTS, sizeof(snapshots));
+	memcpy(&incompatible, header + QCOW2_INCOMPATIBLE, sizeof(incompatible));
+	return backing == 0 && be64toh(size) == size_bytes && snapshots == 0 && incompatible == 0;
+}
+
+bool sr_disk_fits(const char *path, enum disk_format format, uint64_t size_bytes, struct err *err)
+{
+	struct stat st;
+	const char *argv[] = { "qemu-img", "check", "-q", "-f", "qcow2", "-r", "leaks", path, NULL };
+	int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+	if (fd < 0) {
+		err_errno(err, ERR_IO, errno, "open %s", path);
+		return false;
+	}
+	bool fits = fstat(fd, &st) == 0 && S_ISREG(st.st_mode) &&
+	            (format == FORMAT_QCOW2 ? qcow2_is_plain(fd, size_bytes) : (uint64_t)st.st_size == size_bytes);
+	close(fd);
+	if (!fits) {
+		err_set(err, ERR_CONFLICT, "%s is no %s image of %" PRIu64 " bytes that stands alone", path,
+		        disk_format_name(format), size_bytes);
+		return false;
+	}
+	return format != FORMAT_QCOW2 || proc_run(argv, NULL, NULL, NULL, SR_IMAGE_TOOL_MS, err) == 0;
+}
+
+uint64_t sr_disk_allocated(const char *path)
+{
+	struct stat st;
+	return stat(path, &st) == 0 ? (uint64_t)st.st_blocks * 512 : 0;
 }
 
 int sr_disk_remove(const char *path, struct err *err)

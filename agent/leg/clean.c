@@ -11,7 +11,7 @@
 #include <unistd.h>
 #include <uuid/uuid.h>
 
-#include "agent/leg/leg.h"
+#include "agent/leg/dest.h"
 #include "common/log.h"
 
 #define KILL_MS 2000
@@ -114,6 +114,29 @@ int clean_one(const struct clean_tools *tools, const struct journal_resource *re
 	return err_set(err, ERR_CORRUPT, "resource of unknown kind %d", (int)resource->kind);
 }
 
+/* 1: it is kept, on purpose. 0: it is to be taken away. */
+static int keep(struct leg *leg, struct journal_resource *resource, bool all_gone, struct err *err)
+{
+	bool kept = resource->state == RESOURCE_KEPT;
+	uint64_t until_ms = kept ? resource->kept_until_wall_ms : dest_keep_until(leg, resource);
+	if (!until_ms)
+		return kept;
+	/* Not while somebody may still have it open. */
+	if (!kept && !all_gone)
+		return err_set(err, ERR_BUSY, "disk %s waits for what uses it", resource->name);
+	resource->state = RESOURCE_KEPT;
+	resource->kept_until_wall_ms = until_ms;
+	if (!kept && leg_resource_update(leg, resource, err))
+		return -1;
+	/* A source's whole disk is told of by the migration that it was kept for. */
+	if (resource->kind == RESOURCE_DISK && leg_kept_until(leg, until_ms, err))
+		return -1;
+	if (!kept)
+		log_notice("event=kept migration=%" PRIu64 " kind=%s name=%s path=%s", leg->options.migration,
+		           resource_kind_name(resource->kind), resource->name, resource->path);
+	return 1;
+}
+
 int clean_resources(struct leg *leg, const struct hypervisor_disk *hv_disks, unsigned hv_disk_count, struct err *err)
 {
 	const struct clean_tools tools = { &leg->paths, leg->ops, leg->hv };
@@ -122,9 +145,10 @@ int clean_resources(struct leg *leg, const struct hypervisor_disk *hv_disks, uns
 	int rc = leg_resource_list(leg, &list, &count, err);
 	for (size_t i = 0; i < count; i++) {
 		struct err why = { 0 };
-		if (list[i].state == RESOURCE_KEPT)
+		int kept = keep(leg, &list[i], rc == 0, &why);
+		if (kept == 1)
 			continue;
-		if (clean_one(&tools, &list[i], hv_disks, hv_disk_count, &why) ||
+		if (kept < 0 || clean_one(&tools, &list[i], hv_disks, hv_disk_count, &why) ||
 		    leg_resource_gone(leg, list[i].id, &why)) {
 			log_warning("event=leftover migration=%" PRIu64 " kind=%s name=%s error=\"%s\"",
 			            leg->options.migration, resource_kind_name(list[i].kind), list[i].name, why.text);

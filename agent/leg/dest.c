@@ -14,6 +14,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 
+#define CLOSE_MS 5000     /* for QEMU to close images that may be kept, all of them */
 #define UNPAUSE_TRIES 3   /* before the VM is given back to the source */
 #define KEEP_RAN_S 86400u /* what a VM wrote here that an operator ruled against is kept at least that long */
 
@@ -25,6 +26,7 @@ static int dest_make(struct leg *leg, struct err *err)
 		return err_set(err, ERR_NO_MEMORY, "destination");
 	dest->leg = leg;
 	dest->listen_fd = -1;
+	random_bytes(&dest->seed, sizeof(dest->seed));
 	pthread_mutex_init(&dest->lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -45,14 +47,14 @@ static int reserve(struct dest *dest, unsigned i, struct err *err)
 {
 	const struct msg_disk *from = &dest->leg->plan->vm.disks[i];
 	struct dest_disk *disk = &dest->disks[i];
-	struct journal_resource resource = { .kind = RESOURCE_RESERVE,
-		                             .state = RESOURCE_INTENT,
-		                             .bytes = from->allocated_bytes };
+	uint64_t there = disk->earlier ? sr_disk_allocated(disk->path) : 0;
+	uint64_t bytes = from->allocated_bytes > there ? from->allocated_bytes - there : 0;
+	struct journal_resource resource = { .kind = RESOURCE_RESERVE, .state = RESOURCE_INTENT, .bytes = bytes };
 	memcpy(resource.name, from->name, sizeof(resource.name));
 	memcpy(resource.path, disk->path, sizeof(resource.path));
-	if (leg_resource_add(dest->leg, &resource, err) || sr_reserve(disk->path, from->allocated_bytes, err))
+	if (leg_resource_add(dest->leg, &resource, err) || sr_reserve(disk->path, bytes, err))
 		return -1;
-	disk->reserve_bytes = from->allocated_bytes;
+	disk->reserve_bytes = bytes;
 	resource.state = RESOURCE_MADE;
 	return leg_resource_update(dest->leg, &resource, err);
 }
@@ -63,10 +65,12 @@ static int make_image(struct dest *dest, unsigned i, const struct sr_config *sr,
 	struct dest_disk *disk = &dest->disks[i];
 	struct journal_resource resource = { .kind = RESOURCE_DISK,
 		                             .state = RESOURCE_INTENT,
-		                             .bytes = plan->vm.disks[i].size_bytes };
+		                             .bytes = plan->vm.disks[i].size_bytes,
+		                             .format = plan->to[i].format };
 	memcpy(resource.name, plan->vm.disks[i].name, sizeof(resource.name));
 	memcpy(resource.path, disk->path, sizeof(resource.path));
-	memcpy(resource.note, sr->name, sizeof(sr->name));
+	memcpy(resource.vm, plan->vm.uuid, sizeof(resource.vm));
+	memcpy(resource.sr, sr->name, sizeof(resource.sr));
 	if (leg_resource_add(dest->leg, &resource, err) ||
 	    sr_disk_make(sr, disk->path, plan->to[i].format, plan->vm.disks[i].size_bytes, err))
 		return -1;
@@ -75,12 +79,14 @@ static int make_image(struct dest *dest, unsigned i, const struct sr_config *sr,
 }
 
 /* Whoever reads the disk back, or waits until it is closed, is not held up by an exporter that hangs. It is not wanted
- * any more; that it is gone is made certain where it is let go of. */
+ * any more; that it is gone is made certain where it is let go of. One that has an image to close gets its time there,
+ * before anybody waits for a reader. */
 static void kill_exporter(void *ctx)
 {
-	const struct dest_disk *disk = ctx;
+	struct dest_disk *disk = ctx;
 	for (unsigned i = 0; i < disk->process_count; i++)
-		proc_kill(&disk->processes[i], 0, NULL);
+		if (!disk->closes || atomic_load(&disk->fencing) || i + 1 < disk->process_count)
+			proc_kill(&disk->processes[i], 0, NULL);
 }
 
 /* Journals who the exporter's processes are, and writes a pid file for each. */
@@ -103,6 +109,7 @@ static int list_processes(struct dest *dest, struct dest_disk *disk, struct jour
 			return err_set(err, ERR_INTERNAL, "too many exporter processes");
 		at += (size_t)n;
 	}
+	disk->closes = leg->plan->keep_copy_s && leg->plan->to[disk - dest->disks].format == FORMAT_QCOW2;
 	if (count)
 		resource->process = ids[0];
 	resource->state = RESOURCE_MADE;
@@ -140,9 +147,11 @@ static int make_disk(struct dest *dest, unsigned i, struct err *err)
 	const struct sr_config *sr = agent_conf_sr(dest->leg->conf, plan->to[i].sr);
 	if (!sr)
 		return err_set(err, ERR_NO_MAP, "this host has no storage repository %s", plan->to[i].sr);
-	if (sr_disk_path(sr, plan->vm.uuid, plan->vm.disks[i].name, dest->leg->options.migration, dest->disks[i].path,
-	                 err) ||
-	    reserve(dest, i, err) || make_image(dest, i, sr, err) || start_exporter(dest, i, err))
+	struct dest_disk *disk = &dest->disks[i];
+	if (dest_keep_find(dest, i, err) ||
+	    (!disk->earlier &&
+	     sr_disk_path(sr, plan->vm.uuid, plan->vm.disks[i].name, dest->leg->options.migration, disk->path, err)) ||
+	    reserve(dest, i, err) || (!disk->earlier && make_image(dest, i, sr, err)) || start_exporter(dest, i, err))
 		return err_wrap(err, "disk %s", plan->vm.disks[i].name);
 	return 0;
 }
@@ -239,6 +248,14 @@ static int activate(struct leg *leg, struct err *err)
 static void stop_all(struct leg *leg)
 {
 	struct dest *dest = leg->dest;
+	int64_t began_ms = leg_now_ms();
+	for (unsigned i = 0; i < LIMIT_DISKS;
+	     i++) { /* only we let go of them; readers fail, and are waited for below */
+		int64_t spent_ms = leg_now_ms() - began_ms;
+		if (dest->disks[i].exporter && dest->disks[i].closes)
+			exporter_end(dest->disks[i].exporter,
+			             spent_ms < CLOSE_MS ? (unsigned)(CLOSE_MS - spent_ms) : 0);
+	}
 	dest_copy_end(dest);
 	if (dest->listen_fd >= 0)
 		close(dest->listen_fd);
@@ -280,6 +297,7 @@ static int keep_what_ran(struct leg *leg, struct err *err)
 	for (size_t i = 0; i < count && !rc; i++) {
 		if (list[i].kind != RESOURCE_DISK || list[i].state == RESOURCE_KEPT)
 			continue;
+		list[i].kind = RESOURCE_FILE; /* what a VM wrote is no copy for the next attempt to write over */
 		list[i].state = RESOURCE_KEPT;
 		list[i].kept_until_wall_ms = until_ms;
 		rc = leg_resource_update(leg, &list[i], err);

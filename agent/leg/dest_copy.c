@@ -22,6 +22,7 @@ static void batch_free(struct dest_batch *batch)
 	free(batch->digests.granules);
 	free(batch->digests.digests);
 	free(batch->stored);
+	free(batch->marks.marks);
 	free(batch);
 }
 
@@ -39,16 +40,12 @@ static struct dest_batch *batch_new(void)
 	return NULL;
 }
 
-static int on_digests(struct dest *dest, const unsigned char *payload, uint32_t bytes, struct err *err)
+/* Takes the batch over. Blocks while there are too many. */
+static int queue_batch(struct dest *dest, struct dest_batch *batch, struct err *err)
 {
-	struct dest_batch *batch = batch_new();
-	if (!batch)
-		return err_set(err, ERR_NO_MEMORY, "digests");
-	int rc = frame_digests_get(payload, bytes, &batch->digests, err);
-	if (!rc && batch->digests.disk >= dest->disk_count)
-		rc = err_set(err, ERR_PROTOCOL, "digests of disk %u, which there is not", batch->digests.disk);
+	int rc = 0;
 	pthread_mutex_lock(&dest->lock);
-	if (!rc && dest->ended)
+	if (dest->ended)
 		rc = err_set(err, ERR_PROTOCOL, "digests after the end of stream");
 	while (!rc && dest->batch_count == DEST_BATCHES_MAX && !cancel_fired(dest->leg->work))
 		pthread_cond_wait(&dest->changed, &dest->lock);
@@ -64,9 +61,68 @@ static int on_digests(struct dest *dest, const unsigned char *payload, uint32_t 
 	return rc;
 }
 
+static int on_digests(struct dest *dest, const unsigned char *payload, uint32_t bytes, struct err *err)
+{
+	struct dest_batch *batch = batch_new();
+	if (!batch)
+		return err_set(err, ERR_NO_MEMORY, "digests");
+	int rc = frame_digests_get(payload, bytes, &batch->digests, err);
+	if (!rc && batch->digests.disk >= dest->disk_count)
+		rc = err_set(err, ERR_PROTOCOL, "digests of disk %u, which there is not", batch->digests.disk);
+	if (!rc)
+		return queue_batch(dest, batch, err);
+	batch_free(batch);
+	return -1;
+}
+
+static int on_ask_marks(struct dest *dest, const unsigned char *payload, uint32_t bytes, struct err *err)
+{
+	struct frame_marks question = { .marks = NULL };
+	if (frame_marks_get(payload, bytes, &question, err))
+		return -1;
+	if (question.disk >= dest->disk_count || !dest->disks[question.disk].earlier)
+		return err_set(err, ERR_PROTOCOL, "marks of disk %u, which holds no earlier copy", question.disk);
+	struct dest_batch *batch = calloc(1, sizeof(*batch));
+	if (batch)
+		question.marks = malloc(question.count * sizeof(*question.marks));
+	if (!question.marks) {
+		free(batch);
+		return err_set(err, ERR_NO_MEMORY, "marks");
+	}
+	batch->marks = question;
+	return queue_batch(dest, batch, err);
+}
+
+/* In the verifier's thread. */
+static int answer_marks(struct dest *dest, struct dest_batch *batch, struct err *err)
+{
+	struct frame_marks *marks = &batch->marks;
+	unsigned char *payload = malloc(FRAME_PAYLOAD_MAX);
+	int rc = -1;
+	/* The question may have been read before the link was known here. */
+	pthread_mutex_lock(&dest->lock);
+	while (!dest->link_up && !cancel_fired(dest->leg->work))
+		pthread_cond_wait(&dest->changed, &dest->lock);
+	struct link *link = dest->link;
+	pthread_mutex_unlock(&dest->lock);
+	if (!payload)
+		err_set(err, ERR_NO_MEMORY, "marks");
+	else if (!link)
+		err_set(err, ERR_CANCELLED, "cancelled");
+	else if (exporter_marks(dest->disks[marks->disk].exporter, dest->seed, marks->first, marks->count, marks->marks,
+	                        err))
+		err_wrap(err, "read the earlier copy of disk %u", marks->disk);
+	else
+		rc = link_send(link, FRAME_MARKS, payload, frame_marks_put(payload, marks), dest->leg->work, err);
+	free(payload);
+	return rc;
+}
+
 static int verify(struct dest *dest, struct dest_batch *batch, struct err *err)
 {
 	const struct frame_digests *digests = &batch->digests;
+	if (batch->marks.count)
+		return answer_marks(dest, batch, err);
 	struct frame_digest_result result = { .disk = digests->disk, .batch = digests->batch };
 	unsigned char payload[32];
 	/* Nobody fences before the verifier is idle. */
@@ -193,6 +249,8 @@ static int on_frame(void *ctx, enum frame_type type, const unsigned char *payloa
 		return on_pass_end(dest, payload, bytes, err);
 	case FRAME_DIGESTS:
 		return on_digests(dest, payload, bytes, err);
+	case FRAME_ASK_MARKS:
+		return on_ask_marks(dest, payload, bytes, err);
 	case FRAME_END:
 		return on_end(dest, payload, bytes, err);
 	case FRAME_FACTS:
@@ -209,6 +267,7 @@ static int on_frame(void *ctx, enum frame_type type, const unsigned char *payloa
 	case FRAME_HELLO:
 	case FRAME_DIGEST_RESULT:
 	case FRAME_PING:
+	case FRAME_MARKS:
 	case FRAME_TYPES:
 		break;
 	}
@@ -248,6 +307,9 @@ static int on_link(void *ctx, struct tls_conn *conn)
 	hello->disk_count = dest->disk_count;
 	for (unsigned i = 0; i < dest->disk_count; i++)
 		hello->disks[i] = dest->disks[i].access;
+	for (unsigned i = 0; i < dest->disk_count; i++)
+		hello->earlier |= (uint32_t)dest->disks[i].earlier << i;
+	hello->seed = dest->seed;
 	int rc = link_hello_send(conn, hello, leg->work, HELLO_MS, &err);
 	free(hello);
 	if (rc) {
@@ -260,6 +322,7 @@ static int on_link(void *ctx, struct tls_conn *conn)
 	}
 	leg_link_set(leg, link);
 	pthread_mutex_lock(&dest->lock);
+	dest->link = link;
 	dest->link_up = true;
 	pthread_cond_broadcast(&dest->changed);
 	pthread_mutex_unlock(&dest->lock);
@@ -365,6 +428,10 @@ static int fence(struct dest *dest, struct err *err)
 	pthread_t threads[LIMIT_DISKS];
 	bool started[LIMIT_DISKS] = { false };
 	int rc = 0;
+	for (unsigned i = 0; i < dest->disk_count; i++)
+		atomic_store(&dest->disks[i].fencing, true);
+	if (cancel_fired(dest->leg->work)) /* after that: from here on an abort kills what is waited for */
+		return err_set(err, ERR_CANCELLED, "cancelled");
 	for (unsigned i = 0; i < dest->disk_count; i++) {
 		struct dest_disk *disk = &dest->disks[i];
 		pthread_mutex_lock(&dest->lock);
@@ -411,7 +478,7 @@ int dest_copy(struct leg *leg, struct err *err)
 {
 	struct dest *dest = leg->dest;
 	const struct hypervisor_receive receive = { dest, read_memory };
-	if (begin(dest, err))
+	if (dest_keep_spoil(dest, err) || begin(dest, err))
 		return -1;
 	leg_post_begun(leg);
 	if (await_link(dest, err) || leg->ops->dest_receive(dest->vm, &receive, err) || await_end(dest, err))
@@ -433,7 +500,7 @@ void dest_copy_end(struct dest *dest)
 	/* The acceptor first: it could bring a link. */
 	relays_free(dest->relays);
 	dest->relays = NULL;
-	link_stop(leg_link_take(dest->leg));
+	/* Then the verifier, which sends by the link. */
 	if (dest->verifier_runs) {
 		pthread_mutex_lock(&dest->lock);
 		dest->verifier_stop = true;
@@ -442,6 +509,8 @@ void dest_copy_end(struct dest *dest)
 		pthread_join(dest->verifier, NULL);
 	}
 	dest->verifier_runs = false;
+	link_stop(leg_link_take(dest->leg));
+	dest->link = NULL;
 	while (dest->batch_count) {
 		batch_free(dest->batches[dest->batch_first]);
 		dest->batch_first = (dest->batch_first + 1) % DEST_BATCHES_MAX;

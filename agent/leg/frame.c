@@ -18,6 +18,8 @@ const char *frame_type_name(enum frame_type type)
 		[FRAME_FACTS] = "facts",
 		[FRAME_ERROR] = "error",
 		[FRAME_PING] = "ping",
+		[FRAME_ASK_MARKS] = "ask-marks",
+		[FRAME_MARKS] = "marks",
 	};
 	return (unsigned)type < FRAME_TYPES && names[type] ? names[type] : "unknown";
 }
@@ -153,6 +155,10 @@ uint32_t frame_hello_put(unsigned char *payload, const struct frame_hello *hello
 		at = put_text(at, disk->user, sizeof(disk->user));
 		at = put_text(at, disk->secret, sizeof(disk->secret));
 	}
+	if (hello->earlier) {
+		at = put(at, hello->earlier, 4);
+		at = put(at, hello->seed, 8);
+	}
 	return (uint32_t)(at - payload);
 }
 
@@ -180,6 +186,12 @@ int frame_hello_get(const void *payload, uint32_t bytes, struct frame_hello *ret
 		get_word(&in, disk->export_name, sizeof(disk->export_name));
 		get_word(&in, disk->user, sizeof(disk->user));
 		get_word(&in, disk->secret, sizeof(disk->secret));
+	}
+	if (in.at != in.end) {
+		hello.earlier = get32(&in);
+		hello.seed = get(&in, 8);
+		if (hello.earlier == 0 || hello.earlier >> hello.disk_count != 0)
+			in.bad = true;
 	}
 	if (finish(&in, FRAME_HELLO, err))
 		return -1;
@@ -258,6 +270,36 @@ int frame_digest_result_get(const void *payload, uint32_t bytes, struct frame_di
 	if (finish(&in, FRAME_DIGEST_RESULT, err))
 		return -1;
 	*ret_result = result;
+	return 0;
+}
+
+uint32_t frame_marks_put(unsigned char *payload, const struct frame_marks *marks)
+{
+	unsigned char *at = put(payload, marks->disk, 4);
+	at = put(at, marks->first, 4);
+	at = put(at, marks->count, 4);
+	for (uint32_t i = 0; marks->marks && i < marks->count; i++) {
+		at = put(at, marks->marks[i].low, 8);
+		at = put(at, marks->marks[i].high, 8);
+	}
+	return (uint32_t)(at - payload);
+}
+
+int frame_marks_get(const void *payload, uint32_t bytes, struct frame_marks *ret_marks, struct err *err)
+{
+	struct reader in = reader_of(payload, bytes);
+	uint32_t disk = get32(&in), first = get32(&in), count = get32(&in);
+	if (count == 0 || count > DISK_MARKS_MAX || first > UINT32_MAX - count)
+		in.bad = true;
+	for (uint32_t i = 0; ret_marks->marks && i < count && !in.bad; i++) {
+		ret_marks->marks[i].low = get(&in, 8);
+		ret_marks->marks[i].high = get(&in, 8);
+	}
+	if (finish(&in, ret_marks->marks ? FRAME_MARKS : FRAME_ASK_MARKS, err))
+		return -1;
+	ret_marks->disk = disk;
+	ret_marks->first = first;
+	ret_marks->count = count;
 	return 0;
 }
 

@@ -39,6 +39,8 @@ enum frame_type {
 	FRAME_FACTS,
 	FRAME_ERROR, /* the sender has failed, and why */
 	FRAME_PING,
+	FRAME_ASK_MARKS, /* S: what do these granules of an earlier copy hold? */
+	FRAME_MARKS,     /* D: that */
 	FRAME_TYPES
 };
 const char *frame_type_name(enum frame_type type);
@@ -65,6 +67,10 @@ struct frame_hello {
 	uint32_t stream;     /* 0, or 1 + the disk's number in the plan */
 	uint32_t disk_count; /* D on stream 0: how to reach the disks; else 0 */
 	struct exporter_access disks[LIMIT_DISKS];
+	/* D on stream 0: disks that hold an earlier copy, a bit each, and the seed of their marks. Not sent if there is
+	 * none: then it is the hello that older versions know. */
+	uint32_t earlier;
+	uint64_t seed;
 };
 struct frame_pass_end {
 	uint32_t disk, pass;
@@ -82,6 +88,11 @@ struct frame_digest_result {
 	uint32_t bad;       /* granules that hold something else */
 	uint32_t first_bad; /* one of them */
 };
+/* A question if marks is NULL. */
+struct frame_marks {
+	uint32_t disk, first, count; /* granules; count: 1 to DISK_MARKS_MAX */
+	struct disk_mark *marks;     /* room for DISK_MARKS_MAX, the caller's */
+};
 struct frame_end {
 	uint64_t memory_bytes;      /* of all memory frames */
 	uint32_t disk_count;        /* disks that were copied */
@@ -93,6 +104,7 @@ uint32_t frame_hello_put(unsigned char *payload, const struct frame_hello *hello
 uint32_t frame_pass_end_put(unsigned char *payload, const struct frame_pass_end *pass_end);
 uint32_t frame_digests_put(unsigned char *payload, const struct frame_digests *digests);
 uint32_t frame_digest_result_put(unsigned char *payload, const struct frame_digest_result *result);
+uint32_t frame_marks_put(unsigned char *payload, const struct frame_marks *marks);
 uint32_t frame_end_put(unsigned char *payload, const struct frame_end *end);
 uint32_t frame_facts_put(unsigned char *payload, const struct verdict_facts *facts);
 uint32_t frame_error_put(unsigned char *payload, const struct err *cause);
@@ -104,6 +116,8 @@ int frame_pass_end_get(const void *payload, uint32_t bytes, struct frame_pass_en
 int frame_digests_get(const void *payload, uint32_t bytes, struct frame_digests *ret_digests, struct err *err);
 int frame_digest_result_get(const void *payload, uint32_t bytes, struct frame_digest_result *ret_result,
                             struct err *err);
+/* Fills what ret_marks->marks points to, unless it is NULL: then the frame is a question. */
+int frame_marks_get(const void *payload, uint32_t bytes, struct frame_marks *ret_marks, struct err *err);
 int frame_end_get(const void *payload, uint32_t bytes, struct frame_end *ret_end, struct err *err);
 int frame_facts_get(const void *payload, uint32_t bytes, struct verdict_facts *ret_facts, struct err *err);
 /* The peer's words: made printable, since they end in logs and on terminals. */

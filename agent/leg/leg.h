@@ -204,6 +204,11 @@ int leg_resource_add(struct leg *leg, struct journal_resource *resource, struct 
 int leg_resource_update(struct leg *leg, const struct journal_resource *resource, struct err *err);
 int leg_resource_gone(struct leg *leg, int64_t id, struct err *err);
 int leg_resource_list(struct leg *leg, struct journal_resource **ret_list, size_t *ret_count, struct err *err);
+/* The journal's journal_kept_find() and journal_kept_take() for this session. 1: *ret_kept is this session's from here
+ * on. */
+int leg_kept_take(struct leg *leg, unsigned disk, struct journal_resource *ret_kept, struct err *err);
+/* Something is kept until then: it is told. */
+int leg_kept_until(struct leg *leg, uint64_t until_wall_ms, struct err *err);
 
 /* ---- any thread ---- */
 void leg_link_set(struct leg *leg, struct link *link);
@@ -214,7 +219,8 @@ void leg_link_post(struct leg *leg, enum frame_type type, const void *payload, u
 int64_t leg_now_ms(void);
 
 /* ---- clean.c: conductor ---- */
-/* Takes away what is journaled for this session, newest first, and strikes it off. The first failure is returned, the
+/* Takes away what is journaled for this session, newest first, and strikes it off; what is to be kept is kept once
+ * nothing is left that uses it. The first failure is returned, the
  * rest is tried all the same. `hv_disks` (may be NULL) are the VM's disks, for bitmaps. */
 int clean_resources(struct leg *leg, const struct hypervisor_disk *hv_disks, unsigned hv_disk_count, struct err *err);
 /* What is needed to take one thing away, for whatever migration it was made. */

@@ -466,6 +466,49 @@ int leg_resource_list(struct leg *leg, struct journal_resource **ret_list, size_
 	return rc;
 }
 
+struct kept_call {
+	unsigned disk;
+	struct journal_resource kept;
+};
+
+static int do_take(struct leg *leg, void *arg, struct err *err)
+{
+	struct kept_call *call = arg;
+	struct err why = { 0 };
+	int found = journal_kept_find(leg->journal, leg->plan, call->disk, &call->kept, err);
+	if (found != 1)
+		return found;
+	if (journal_kept_take(leg->journal, call->kept.id, leg->options.migration, leg->options.generation,
+	                      RESOURCE_MADE, &why) == 0) {
+		call->kept.state = RESOURCE_MADE;
+		return 1;
+	}
+	if (why.code == ERR_UNKNOWN_ID) /* its time was over just now */
+		return 0;
+	*err = why;
+	return -1;
+}
+
+int leg_kept_take(struct leg *leg, unsigned disk, struct journal_resource *ret_kept, struct err *err)
+{
+	struct kept_call call = { .disk = disk };
+	int found = queue_call(leg->queue, do_take, &call, err);
+	*ret_kept = call.kept;
+	return found;
+}
+
+static int do_kept_until(struct leg *leg, void *arg, struct err *err)
+{
+	(void)err;
+	leg->kept_until_wall_ms = *(uint64_t *)arg;
+	return 0;
+}
+
+int leg_kept_until(struct leg *leg, uint64_t until_wall_ms, struct err *err)
+{
+	return queue_call(leg->queue, do_kept_until, &until_wall_ms, err);
+}
+
 /* ---- stream 0 ---- */
 void leg_link_set(struct leg *leg, struct link *link)
 {

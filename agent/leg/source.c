@@ -202,6 +202,10 @@ static void close_disk(struct source_disk *disk)
 	disk->granules = NULL;
 	disk->digests = NULL;
 	disk->payload = NULL;
+	for (unsigned i = 0; i < 2; i++) {
+		free(disk->marks[i]);
+		disk->marks[i] = NULL;
+	}
 }
 
 /* Everything of the copy. The VM stays as it is. leg->work has been fired: it will not call into what is freed here. */
@@ -246,9 +250,15 @@ static int list_disk(struct leg *leg, const struct hypervisor_disk *disk, struct
 	struct journal_resource resource = { .kind = RESOURCE_SOURCE_DISK,
 		                             .state = RESOURCE_INTENT,
 		                             .migration = leg->options.migration,
-		                             .generation = leg->options.generation };
+		                             .generation = leg->options.generation,
+		                             .bytes = disk->size_bytes,
+		                             .format = disk->format };
 	memcpy(resource.name, disk->name, sizeof(resource.name));
 	memcpy(resource.path, disk->path, sizeof(resource.path));
+	memcpy(resource.vm, leg->plan->vm.uuid, sizeof(resource.vm));
+	for (unsigned i = 0; i < leg->plan->vm.disk_count; i++)
+		if (strcmp(leg->plan->vm.disks[i].name, disk->name) == 0)
+			memcpy(resource.sr, leg->plan->vm.disks[i].sr, sizeof(resource.sr));
 	return journal_resource_add(leg->journal, &resource, &resource.id, err);
 }
 
@@ -272,13 +282,6 @@ static int list_disks(struct leg *leg, void *arg, struct err *err)
 	return rc;
 }
 
-static int set_kept(struct leg *leg, void *arg, struct err *err)
-{
-	(void)err;
-	leg->kept_until_wall_ms = *(uint64_t *)arg;
-	return 0;
-}
-
 /* Keeps or drops one disk of the VM that has left. */
 static int part_with(struct leg *leg, struct journal_resource *disk, struct err *err)
 {
@@ -291,7 +294,7 @@ static int part_with(struct leg *leg, struct journal_resource *disk, struct err 
 		if (leg_resource_update(leg, disk, err))
 			return -1;
 	}
-	return queue_call(leg->queue, set_kept, &disk->kept_until_wall_ms, err);
+	return leg_kept_until(leg, disk->kept_until_wall_ms, err);
 }
 
 static int release(struct leg *leg, struct err *err)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The source side of a leg, in parts: source.c (jobs but the copy), source_copy.c (the copy from connecting to the end
- * of stream), source_pass.c (passes over disks, digests), source_progress.c (figures).
+ * of stream), source_pass.c (passes over disks, digests), source_earlier.c (an earlier copy at the destination),
+ * source_progress.c (figures).
  *
  * Threads: the conductor owns everything; a thread per disk while a pass runs; the main thread reads the atomics and
  * fires leg->work; stream 0's reader delivers digest results.
@@ -37,6 +38,9 @@ struct source_disk {
 	uint32_t *granules; /* FRAME_DIGESTS_MAX */
 	uint64_t *digests;
 	unsigned char *payload; /* FRAME_PAYLOAD_MAX */
+	/* an earlier copy; under source->lock */
+	struct disk_mark *marks[2]; /* windows of DISK_MARKS_MAX: the one that is used, and the next; NULL: none */
+	uint32_t windows_out, windows_back; /* asked for, answered */
 };
 
 enum source_phase { SOURCE_CONNECT = 0, SOURCE_DISK, SOURCE_MEMORY, SOURCE_READY, SOURCE_SWITCH, SOURCE_VERIFY };
@@ -103,6 +107,12 @@ int source_pass_end(struct source *source, uint64_t *ret_sent_bytes, struct err 
 int source_dirty(struct source *source, uint64_t *ret_bytes, struct err *err);
 /* A result came on stream 0. */
 int source_digest_result(struct source *source, const struct frame_digest_result *result, struct err *err);
+
+/* ---- source_earlier.c ---- */
+/* The destination's disk holds an earlier copy: pass 0 sends only what differs from it. */
+int source_earlier(struct source_disk *disk, uint64_t seed, struct err *err);
+/* Marks came on stream 0. */
+int source_marks(struct source *source, const void *payload, uint32_t bytes, struct err *err);
 
 void source_moment(struct source *source, enum source_moment moment);
 void source_send_progress(struct leg *leg);

@@ -30,6 +30,8 @@ static int on_frame(void *ctx, enum frame_type type, const unsigned char *payloa
 		return frame_digest_result_get(payload, bytes, &result, err)
 		               ? -1
 		               : source_digest_result(source, &result, err);
+	case FRAME_MARKS:
+		return source_marks(source, payload, bytes, err);
 	case FRAME_FACTS:
 		if (frame_facts_get(payload, bytes, &facts, err))
 			return -1;
@@ -47,6 +49,7 @@ static int on_frame(void *ctx, enum frame_type type, const unsigned char *payloa
 	case FRAME_DIGESTS:
 	case FRAME_END:
 	case FRAME_PING:
+	case FRAME_ASK_MARKS:
 	case FRAME_TYPES:
 		break;
 	}
@@ -163,7 +166,8 @@ static int connect_all(struct source *source, struct err *err)
 	         !connect_link(source, hello, err))
 		rc = 0;
 	for (unsigned i = 0; !rc && i < source->disk_count; i++)
-		rc = open_disk(&source->disks[i], &hello->disks[i], err);
+		if (!(rc = open_disk(&source->disks[i], &hello->disks[i], err)) && (hello->earlier >> i & 1))
+			rc = source_earlier(&source->disks[i], hello->seed, err);
 	free(hello);
 	return rc;
 }

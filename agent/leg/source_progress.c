@@ -37,9 +37,10 @@ static void disk_figures(const struct source_disk *disk, bool ended, struct msg_
 	to->size_bytes = disk->hv.size_bytes;
 	to->copied_bytes = atomic_load(&disk->stats.copied_bytes);
 	to->zero_bytes = atomic_load(&disk->stats.zero_bytes);
+	to->reused_bytes = atomic_load(&disk->stats.reused_bytes);
 	to->pass = atomic_load(&disk->stats.pass);
 	to->left_bytes = ended ? 0 : running ? running : dirty;
-	progress->bytes_done += to->copied_bytes + to->zero_bytes;
+	progress->bytes_done += to->copied_bytes + to->zero_bytes + to->reused_bytes;
 	progress->bytes_left += to->left_bytes;
 	if (to->pass > progress->pass)
 		progress->pass = to->pass;

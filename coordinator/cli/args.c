@@ -447,7 +447,7 @@ static int check_whole(const struct cli_args *args, const struct parse *parse, s
 		return err_set(err, ERR_USAGE,
 		               "migrate: --to is missing: say which host to migrate to; see 'drover host list'");
 	if (args->watch && args->wait)
-		return err_set(err, ERR_USAGE, "migrate: --watch and --wait exclude each other: use one");
+		return err_set(err, ERR_USAGE, "%s: --watch and --wait exclude each other: use one", name);
 	if (args->request.dry_run && (args->watch || args->wait))
 		return err_set(err, ERR_USAGE, "migrate: nothing is migrated with --dry-run: leave out --%s",
 		               args->watch ? "watch" : "wait");

@@ -233,6 +233,8 @@ static int run_connected(struct cli *cli)
 {
 	switch (cli->args.command) {
 	case CLI_MIGRATE:
+	case CLI_RETRY:
+	case CLI_UNDO:
 		return run_migrate(cli);
 	case CLI_CANCEL:
 		return run_cancel(cli);

@@ -31,8 +31,10 @@ static const struct argp_option migrate_options[] = {
 	{ "timeout", OPT_TIMEOUT, "DUR", 0, "Give up and stay on the source after that long", 3 },
 	{ "on-slow", OPT_ON_SLOW, "POLICY", 0,
 	  "If the guest writes faster than the link: wait, throttle, force or abort", 3 },
-	{ "keep-source", OPT_KEEP_SOURCE, "DUR", 0, "Keep the source's disks that long after it is done", 4 },
-	{ "keep-copy", OPT_KEEP_COPY, "DUR", 0, "Keep what was copied that long after a failure", 4 },
+	{ "keep-source", OPT_KEEP_SOURCE, "DUR", 0,
+	  "Keep the source's disks that long after it is done, for 'undo'; 0: do not", 4 },
+	{ "keep-copy", OPT_KEEP_COPY, "DUR", 0,
+	  "After a failure keep what was copied that long, for 'retry'; 0: do not", 4 },
 	{ "priority", OPT_PRIORITY, "N", 0, "Higher goes first in the queue (-1000 to 1000)", 4 },
 	{ "key", OPT_KEY, "KEY", 0, "Submit once: the same key and request give the same migration", 4 },
 	{ "dry-run", OPT_DRY_RUN, NULL, 0, "Run every pre-check on both hosts, change nothing", 5 },
@@ -52,6 +54,12 @@ static const struct argp_option follow_options[] = {
 	{ 0 },
 };
 static const struct argp_option cancel_options[] = {
+	{ "wait", OPT_WAIT, NULL, 0, "Wait until it has ended", 1 },
+	{ 0 },
+};
+static const struct argp_option again_options[] = {
+	{ "key", OPT_KEY, "KEY", 0, "Submit once: the same key and request give the same migration", 1 },
+	{ "watch", OPT_WATCH, NULL, 0, "Show progress until it has ended", 1 },
 	{ "wait", OPT_WAIT, NULL, 0, "Wait until it has ended", 1 },
 	{ 0 },
 };
@@ -91,6 +99,10 @@ const struct command commands_all[] = {
 	{ "watch", CLI_WATCH, VERB_SHOW, WORD_ID, false, "[ID]", NULL, "live view; Ctrl-C leaves the migration alone" },
 	{ "cancel", CLI_CANCEL, VERB_CANCEL, WORD_ID, true, "ID", cancel_options,
 	  "stop it; the VM stays on the source" },
+	{ "retry", CLI_RETRY, VERB_RETRY, WORD_ID, true, "ID", again_options,
+	  "again, after a failure or a cancel; what was copied and kept is used" },
+	{ "undo", CLI_UNDO, VERB_UNDO, WORD_ID, true, "ID", again_options,
+	  "the other way, while the source's disks are kept" },
 	{ "resolve", CLI_RESOLVE, VERB_RESOLVE, WORD_ID, true, "ID", resolve_options,
 	  "say who owns the VM, the other host being powered off" },
 	{ "host list", CLI_HOST_LIST, VERB_HOST_LIST, WORD_NONE, false, "", NULL, "hosts that are known" },

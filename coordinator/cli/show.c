@@ -109,7 +109,7 @@ static void cause_lines(const struct screen *screen, const json_t *doc)
 
 static void disk_table(const struct screen *screen, const json_t *doc)
 {
-	static const char *const keys[] = { "size_bytes", "copied_bytes", "zero_bytes", "left_bytes" };
+	static const char *const keys[] = { "size_bytes", "copied_bytes", "reused_bytes", "zero_bytes", "left_bytes" };
 	const json_t *disks = doc_list(doc, "progress.disks"), *disk;
 	const json_t *memory = doc_get(doc, "progress.memory");
 	struct table *table = table_new(screen);
@@ -119,19 +119,21 @@ static void disk_table(const struct screen *screen, const json_t *doc)
 	table_column(table, "WHAT", TABLE_CUT);
 	table_column(table, "SIZE", TABLE_RIGHT);
 	table_column(table, "COPIED", TABLE_RIGHT);
+	table_column(table, "REUSED", TABLE_RIGHT);
 	table_column(table, "ZERO", TABLE_RIGHT);
 	table_column(table, "LEFT", TABLE_RIGHT);
 	table_column(table, "PASS", TABLE_RIGHT);
 	json_array_foreach(disks, index, disk)
 	{
-		char figures[5][PRINT_VALUE];
+		char figures[6][PRINT_VALUE];
 
-		for (unsigned i = 0; i < 4; i++)
+		for (unsigned i = 0; i < 5; i++)
 			print_value(figures[i], keys[i], doc_get(disk, keys[i]), screen, false);
-		print_value(figures[4], "pass", doc_get(disk, "pass"), screen, false);
-		const char *cells[] = {
-			" ", doc_text(disk, "name"), figures[0], figures[1], figures[2], figures[3], figures[4]
-		};
+		print_value(figures[5], "pass", doc_get(disk, "pass"), screen, false);
+		const char *cells[] = { " ",        doc_text(disk, "name"),
+			                figures[0], figures[1],
+			                figures[2], figures[3],
+			                figures[4], figures[5] };
 		table_line(table, cells, NULL);
 	}
 	if (json_is_object(memory)) {
@@ -141,7 +143,7 @@ static void disk_table(const struct screen *screen, const json_t *doc)
 		print_value(sent, "sent_bytes", doc_get(memory, "sent_bytes"), screen, false);
 		print_value(dirty, "dirty_bytes", doc_get(memory, "dirty_bytes"), screen, false);
 		print_value(pass, "pass", doc_get(memory, "pass"), screen, false);
-		const char *cells[] = { " ", "memory", total, sent, "", dirty, pass };
+		const char *cells[] = { " ", "memory", total, sent, "", "", dirty, pass };
 		table_line(table, cells, NULL);
 	}
 	table_print(table);
@@ -228,6 +230,8 @@ void print_migration(const struct screen *screen, const json_t *doc)
 	progress_lines(screen, doc);
 	downtime_line(screen, doc);
 	field(screen, "kept until", doc, "kept_until");
+	field(screen, "retry of", doc, "retry_of");
+	field(screen, "undo of", doc, "undo_of");
 	field(screen, "state since", doc, "state_since_at");
 	field(screen, "submitted", doc, "submitted_at");
 	field(screen, "by", doc, "submitted_by");
@@ -362,6 +366,10 @@ void print_summary(const struct screen *screen, const json_t *doc)
 	if (sent) {
 		units_format_size(sent, figure);
 		line(screen, "sent", "%s", figure);
+	}
+	if (doc_number(doc, "progress.reused_bytes", 0)) {
+		units_format_size(doc_number(doc, "progress.reused_bytes", 0), figure);
+		line(screen, "reused", "%s", figure);
 	}
 	if (sent && started >= 0 && ended > started) {
 		units_format_rate((uint64_t)((double)sent * 1000.0 / (double)(ended - started)), rate);

@@ -37,7 +37,7 @@ ends_cancelled() { # ID
 	within 10 vm_runs_on web1 a1
 	within 10 guest_ticks web1
 	within 10 verify || fail "$(verify 2>&1)"
-	within 10 eval '[ "$(drover leftovers --json | jq ".leftovers | length")" = 0 ]'
+	within 10 no_leftovers
 	[ "$(drover vm list --json | jq '.vms | length')" = 1 ] || fail "vm list: $(drover vm list --json)"
 }
 

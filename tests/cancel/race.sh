@@ -73,7 +73,7 @@ cancel_at() { # WHEN N
 	drover-sim up --home "$FLEET" >/dev/null
 	within 10 guest_ticks web1
 	within 30 verify || fail "$key from $source: $(verify 2>&1)"
-	within 10 eval '[ "$(drover leftovers --json | jq ".leftovers | length")" = 0 ]'
+	within 10 no_leftovers
 }
 
 every_write() { # WHEN

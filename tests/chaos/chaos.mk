@@ -3,7 +3,7 @@ $(B)/test/crash.so: tests/chaos/crash_shim.c
 	$(call say,LD,$@)
 	$(Q)mkdir -p $(dir $@) && $(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O1 -g -fPIC -fvisibility=hidden -shared -o $@ $< -ldl
 
-CRASH := $(addprefix tests/chaos/,crash_coordinator.sh crash_agents.sh crash_legs.sh resolve.sh) \
+CRASH := $(addprefix tests/chaos/,crash_coordinator.sh crash_agents.sh crash_legs.sh crash_retry.sh resolve.sh) \
 	$(addprefix tests/chaos/gone.sh:,coordinator source $(addprefix hang-,coordinator source destination source-leg destination-leg))
 PROVE += $(CRASH)
 PROVE_BUILD += $(B)/test/crash.so

@@ -56,7 +56,7 @@ hang() { # PARTY WHEN N
 	within 30 settled
 	within 20 guest_ticks web1
 	within 30 verify
-	within 10 eval '[ "$(drover leftovers --json | jq ".leftovers | length")" = 0 ]'
+	within 10 no_leftovers
 	fleet_down
 }
 

@@ -9,7 +9,6 @@ trap 'rm -f "$SAID"; fleet_down' EXIT
 
 suspected() { [ "$(drover host show b1 --json | jq -r .state)" = suspected ]; }
 ran_there() { grep -q '^web1 ' "$FLEET/b1/ledger" 2>/dev/null; }
-nothing_left() { [ "$(drover leftovers --json | jq '[.leftovers[] | select(.kept_until == null)] | length')" = 0 ]; }
 only_on_a1() { [ "$(where)" = a1 ] && guest_ticks web1; }
 over() { state_is "$1" "done" failed cancelled; }
 owned() { suspected && [ "$(field "$1" .facts.running)" = true ]; } # it died with the VM, or will go on with it
@@ -40,7 +39,7 @@ dies_at() { # WHEN N
 	fi
 	drover-sim power-on b1 --home "$FLEET"
 	within 30 eval '[ "$(drover list --json | jq ".migrations | length")" = 0 ]'
-	within 20 nothing_left
+	within 20 no_leftovers
 	if [ $resolved = yes ]; then
 		within 10 only_on_a1
 		[ ! -e "$FLEET/b1/lib/vms/web1.json" ] || fail "b1 still has a record of the VM"

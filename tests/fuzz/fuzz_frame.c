@@ -47,6 +47,18 @@ static void digests(const uint8_t *data, uint32_t size)
 	          "digests: other bytes the second time", NULL);
 }
 
+static void marks(const uint8_t *data, uint32_t size, bool question)
+{
+	static struct disk_mark values[DISK_MARKS_MAX];
+	static unsigned char again[FRAME_PAYLOAD_MAX];
+	struct frame_marks read = { .marks = question ? NULL : values };
+	struct err err;
+	if (frame_marks_get(data, size, &read, &err))
+		return;
+	fuzz_must(frame_marks_put(again, &read) == size && memcmp(again, data, size) == 0, "marks: not as they were sent",
+	          NULL);
+}
+
 /* The small ones: taken is as it was sent. */
 static void must_be_same(const uint8_t *data, uint32_t size, const unsigned char *again, uint32_t bytes,
                          const char *what)
@@ -110,7 +122,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	if (size == 0 || size > FRAME_PAYLOAD_MAX)
 		return 0;
 	uint32_t bytes = (uint32_t)size - 1;
-	switch (data[0] % 9) {
+	switch (data[0] % 11) {
 	case 0:
 		whole_frame(data + 1, bytes);
 		break;
@@ -124,7 +136,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	case 4:
 	case 5:
 	case 6:
-		small(data[0] % 9, data + 1, bytes);
+		small(data[0] % 11, data + 1, bytes);
+		break;
+	case 9:
+	case 10:
+		marks(data + 1, bytes, data[0] % 11 == 9);
 		break;
 	case 7:
 		fuzz_must(frame_error_get(data + 1, bytes, &cause, &err) != 0 || strlen(cause.text) < LIMIT_TEXT,

@@ -117,6 +117,22 @@ int sr_disk_remove(const char *path, struct err *err)
 	return 0;
 }
 
+bool sr_disk_fits(const char *path, enum disk_format format, uint64_t size_bytes, struct err *err)
+{
+	const struct image *image = image_find(here(), path);
+	(void)format, (void)size_bytes;
+	if (image && image->made)
+		return true;
+	err_set(err, ERR_IO, "%s is not there", path);
+	return false;
+}
+
+uint64_t sr_disk_allocated(const char *path)
+{
+	const struct image *image = image_find(here(), path);
+	return image && image->made ? (uint64_t)GUEST_BLOCKS * GUEST_BLOCK_BYTES : 0;
+}
+
 int sr_reserve(const char *disk_path, uint64_t bytes, struct err *err)
 {
 	if (proc_is_dying())
@@ -216,6 +232,11 @@ int exporter_revoke(struct exporter *exporter, struct err *err)
 	else
 		exporter_drop(exporter);
 	return 0;
+}
+
+void exporter_end(struct exporter *exporter, unsigned timeout_ms)
+{
+	(void)exporter, (void)timeout_ms; /* there is no metadata to lose */
 }
 
 void exporter_kill(struct exporter *exporter)

@@ -135,7 +135,7 @@ static void answer(const char *host, uint64_t id, enum side side, enum step step
 	from_agent(host, &msg);
 }
 
-static void both_answer(uint64_t id, enum step step)
+static inline void both_answer(uint64_t id, enum step step)
 {
 	answer("a1", id, SIDE_SOURCE, step);
 	answer("b2", id, SIDE_DESTINATION, step);

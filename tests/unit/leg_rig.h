@@ -7,6 +7,8 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -19,12 +21,13 @@
 #include "common/clock.h"
 #include "proto/msg.h"
 
-#define MIGRATION 7u
+#define MIGRATION 7u /* the first */
 #define GENERATION 1u
 #define VM "web"
 
 struct host {
 	struct paths paths;
+	uint64_t migration; /* of its session */
 	enum side side;
 	struct journal *journal;
 	struct proc_id leg;
@@ -41,31 +44,34 @@ struct host {
 
 struct move {
 	struct rig rig;
+	uint64_t migration; /* of the next session */
 	struct host s, d;
 	struct sim_record record;
 	struct msg_plan plan;
 	char log[PATHS_MAX + 16];
 };
 
-static inline void host_conf(const struct host *host)
+static inline void host_conf(const struct host *host, enum exporter_kind exporter)
 {
 	char path[PATHS_MAX + 16];
 	snprintf(path, sizeof(path), "%s/agent.conf", host->paths.etc);
 	FILE *file = fopen(path, "w");
 	assert_non_null(file);
 	fprintf(file,
-	        "host = x\nhypervisor = sim\ncoordinator = \"tcp://127.0.0.1:1\"\nsr local { type = dir path = "
-	        "\"%s/sr\" }\n",
-	        host->paths.home);
+	        "host = x\nhypervisor = sim\ncoordinator = \"tcp://127.0.0.1:1\"\nexporter = %s\n"
+	        "sr local { type = dir path = \"%s/sr\" }\n",
+	        exporter_name(exporter), host->paths.home);
 	assert_int_equal(fclose(file), 0);
 }
 
-static inline void host_session(struct host *host, const struct msg_plan *plan)
+static inline void host_session(const struct move *move, struct host *host)
 {
 	struct journal_session *session = calloc(1, sizeof(*session));
 	struct err err = { 0 };
-	rig_ok(journal_open(&host->journal, &host->paths, &err), &err);
-	session->migration = MIGRATION;
+	if (!host->journal)
+		rig_ok(journal_open(&host->journal, &host->paths, &err), &err);
+	host->migration = move->migration;
+	session->migration = host->migration;
 	session->generation = GENERATION;
 	session->side = host->side;
 	session->core.state = SESSION_PREPARING;
@@ -73,25 +79,26 @@ static inline void host_session(struct host *host, const struct msg_plan *plan)
 	session->core.highest = STEP_PREPARE;
 	session->created_wall_ms = 1;
 	rig_ok(boot_id_read(&host->paths, session->boot_id, sizeof(session->boot_id), &err), &err);
-	rig_ok(journal_session_put(host->journal, session, plan, &err), &err);
+	rig_ok(journal_session_put(host->journal, session, &move->plan, &err), &err);
 	free(session);
 }
 
 static inline void leg_start(struct move *move, struct host *host, bool recover)
 {
-	char self[PATHS_MAX], program[PATHS_MAX + 32];
+	char self[PATHS_MAX], program[PATHS_MAX + 32], migration[32];
 	struct err err = { 0 };
 	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
 	assert_true(n > 0);
 	self[n] = '\0';
 	*strrchr(self, '/') = '\0';
 	snprintf(program, sizeof(program), "%s/../bin/drover-leg-sim", self);
+	snprintf(migration, sizeof(migration), "%" PRIu64, host->migration);
 	const char *argv[] = { program,
 		               "run",
 		               "--home",
 		               host->paths.home,
 		               "--migration",
-		               "7",
+		               migration,
 		               "--generation",
 		               "1",
 		               "--side",
@@ -107,7 +114,8 @@ static inline void leg_connect(struct host *host)
 {
 	struct sockaddr_un address = { .sun_family = AF_UNIX };
 	int64_t deadline_ms = disk_now_ms() + RIG_WAIT_MS;
-	snprintf(address.sun_path, sizeof(address.sun_path), "%.90s/leg-7.sock", host->paths.run);
+	snprintf(address.sun_path, sizeof(address.sun_path), "%.80s/leg-%" PRIu64 ".sock", host->paths.run,
+	         host->migration);
 	host->fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 	while (connect(host->fd, (struct sockaddr *)&address, sizeof(address))) {
 		if (disk_now_ms() > deadline_ms)
@@ -123,7 +131,7 @@ static inline void leg_send(struct host *host, struct msg *msg)
 	struct err err = { 0 };
 	msg->version = PROTOCOL_VERSION;
 	msg->epoch = 1;
-	msg->migration = MIGRATION;
+	msg->migration = host->migration;
 	msg->generation = GENERATION;
 	rig_ok(msg_encode(msg, &frame, &bytes, &err), &err);
 	assert_int_equal(send(host->fd, frame, bytes, MSG_NOSIGNAL), bytes);
@@ -263,7 +271,7 @@ static inline size_t resources(const struct host *host)
 	struct journal_resource *list = NULL;
 	size_t count = 0;
 	struct err err = { 0 };
-	rig_ok(journal_resource_list(host->journal, MIGRATION, GENERATION, &list, &count, &err), &err);
+	rig_ok(journal_resource_list(host->journal, host->migration, GENERATION, &list, &count, &err), &err);
 	free(list);
 	return count;
 }
@@ -303,6 +311,133 @@ static inline unsigned long long ledger_last(const struct move *move)
 			fclose(file);
 	}
 	return last;
+}
+
+#define BANDWIDTH_SLOW (2u << 20) /* a copy that is still under way when the test gets round to it */
+
+static inline void make_plan(struct move *move)
+{
+	struct hypervisor *hv = NULL;
+	struct msg_inventory inv = { 0 };
+	struct err err = { 0 };
+	rig_ok(hypervisor_sim.open(&hv, &move->s.paths, &err), &err);
+	rig_ok(hypervisor_sim.inventory(hv, &inv, &err), &err);
+	assert_int_equal(inv.vm_count, 1);
+	move->plan.vm = inv.vms[0];
+	for (unsigned i = 0; i < inv.vms[0].disk_count; i++)
+		move->plan.to[i] = inv.vms[0].disks[i];
+	snprintf(move->plan.new_name, LIMIT_NAME, "%s", VM);
+	snprintf(move->plan.source, LIMIT_NAME, "a");
+	snprintf(move->plan.destination, LIMIT_NAME, "b");
+	move->plan.max_downtime_ms = 1000;
+	move->plan.on_slow = ON_SLOW_WAIT;
+	free(inv.vms);
+	hypervisor_sim.close(hv);
+}
+
+static inline void add_noise(const char *path, uint64_t size_bytes, size_t bytes)
+{
+	unsigned char *noise = malloc(bytes + 1);
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	assert_non_null(noise);
+	assert_true(fd >= 0);
+	random_bytes(noise, bytes);
+	assert_int_equal(pwrite(fd, noise, bytes, (off_t)(size_bytes - bytes)), bytes);
+	close(fd);
+	free(noise);
+}
+
+/* A guest with two raw disks of 8 MiB on a running host, and an empty host. noise_bytes: of data that the guest did not
+ * write at the end of each disk. */
+static inline int set_up_with(void **state, uint64_t write_bps, size_t noise_bytes)
+{
+	struct move *move = calloc(1, sizeof(*move));
+	struct sim_record *record = &move->record;
+	*state = move;
+	rig_open(&move->rig);
+	snprintf(move->log, sizeof(move->log), "%s/log", move->rig.dir);
+	move->s.side = SIDE_SOURCE;
+	move->d.side = SIDE_DESTINATION;
+	move->s.fd = move->d.fd = -1;
+	rig_host(&move->rig, "a", &move->s.paths);
+	rig_host(&move->rig, "b", &move->d.paths);
+	move->migration = MIGRATION;
+	host_conf(&move->s, EXPORTER_NBD);
+	host_conf(&move->d, EXPORTER_NBD);
+	rig_record(&move->s.paths, VM, false, record);
+	record->write_bps = write_bps;
+	record->dirty_bps = 1u << 20;
+	for (unsigned i = 0; i < 2; i++) {
+		struct sim_disk *disk = &record->disks[record->disk_count++];
+		snprintf(disk->name, sizeof(disk->name), "xvd%c", 'a' + i);
+		snprintf(disk->sr, sizeof(disk->sr), "local");
+		snprintf(disk->path, sizeof(disk->path), "%.100s/sr/web-%u", move->s.paths.home, i);
+		disk->format = FORMAT_RAW;
+		disk->size_bytes = (uint64_t)8 << 20;
+		rig_image(disk->path, disk->format, disk->size_bytes);
+		add_noise(disk->path, disk->size_bytes, noise_bytes);
+	}
+	rig_start(&move->s.paths, record);
+	rig_wait_tick(&move->s.paths, VM, 20);
+	make_plan(move);
+	host_session(move, &move->s);
+	host_session(move, &move->d);
+	return 0;
+}
+
+static inline int set_up(void **state)
+{
+	return set_up_with(state, 1u << 20, 0);
+}
+
+static inline int tear_down(void **state)
+{
+	struct move *move = *state;
+	struct host *hosts[2] = { &move->s, &move->d };
+	for (unsigned i = 0; i < 2; i++) {
+		if (hosts[i]->leg.pid)
+			proc_kill(&hosts[i]->leg, RIG_WAIT_MS, NULL);
+		if (hosts[i]->fd >= 0)
+			close(hosts[i]->fd);
+		sim_guest_end(&hosts[i]->paths, VM, "destroy", NULL);
+		journal_close(hosts[i]->journal);
+	}
+	rig_close(&move->rig);
+	free(move);
+	return 0;
+}
+
+static inline void start_both(struct move *move)
+{
+	leg_start(move, &move->s, false);
+	leg_start(move, &move->d, false);
+	leg_connect(&move->s);
+	leg_connect(&move->d);
+}
+
+static inline void until_copying(struct move *move)
+{
+	start_both(move);
+	both(move, STEP_PREPARE);
+	both(move, STEP_COPY);
+}
+
+static inline void until_ready(struct move *move)
+{
+	until_copying(move);
+	AWAIT(move, move->s.report.phase == PHASE_READY);
+}
+
+static inline void forget_both(struct move *move)
+{
+	leg_step(move, &move->s, STEP_FORGET);
+	leg_step(move, &move->d, STEP_FORGET);
+	leg_await_end(move, &move->s);
+	leg_await_end(move, &move->d);
+	char name[32];
+	snprintf(name, sizeof(name), "leg-%" PRIu64, move->s.migration);
+	assert_int_equal(files_in(move->s.paths.run, name), 0);
+	assert_int_equal(files_in(move->d.paths.run, name), 0);
 }
 
 static inline void guest_ticks(struct move *move, struct host *host)

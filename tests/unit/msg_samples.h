@@ -91,6 +91,8 @@ static inline void sample_plan(struct msg_plan *plan)
 	plan->timeout_s = 3600;
 	plan->keep_source_s = 86400;
 	plan->dry_run = 1;
+	plan->keep_copy_s = 3600;
+	plan->take_source = 1;
 }
 
 static inline void sample_facts(struct verdict_facts *facts)
@@ -153,6 +155,7 @@ static inline void sample_progress(struct msg_progress *progress)
 	progress->disks[0].size_bytes = progress->disks[0].copied_bytes = 65536;
 	progress->disks[0].zero_bytes = progress->disks[0].left_bytes = 65536;
 	progress->disks[0].pass = 2;
+	progress->disks[0].reused_bytes = 131072;
 }
 
 static inline void sample_map(struct msg_map *map, const char *from, const char *to)

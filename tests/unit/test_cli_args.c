@@ -109,6 +109,8 @@ static void args__every_other_command__is_understood(void **state)
 		{ "cancel 17 --wait", CLI_CANCEL, VERB_CANCEL },
 		{ "resolve 17 --owner source --fenced b2 --reason burnt", CLI_RESOLVE, VERB_RESOLVE },
 		{ "host forget b2 --reason sold", CLI_HOST_FORGET, VERB_HOST_FORGET },
+		{ "retry 17 --key again --watch", CLI_RETRY, VERB_RETRY },
+		{ "undo 17 --wait", CLI_UNDO, VERB_UNDO },
 		{ "host list", CLI_HOST_LIST, VERB_HOST_LIST },
 		{ "host show a1 --json", CLI_HOST_SHOW, VERB_HOST_SHOW },
 		{ "vm list --host a1", CLI_VM_LIST, VERB_VM_LIST },
@@ -141,7 +143,10 @@ static void args__bad_values__are_refused_with_the_reason(void **state)
 
 	(void)state;
 	assert_refused("", "no command: use one of: migrate, list");
-	assert_refused("retry 3", "unknown command 'retry': use one of: migrate");
+	assert_refused("repeat 3", "unknown command 'repeat': use one of: migrate");
+	assert_refused("retry", "ID is missing");
+	assert_refused("undo 3 --to b2", "unknown option '--to'");
+	assert_refused("undo 3 --watch --wait", "undo: --watch and --wait exclude each other");
 	assert_refused("host", "incomplete command 'host'");
 	assert_refused("host drain a1", "unknown command 'host drain'");
 	assert_refused("list extra", "one argument too many");

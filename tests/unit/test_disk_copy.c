@@ -129,6 +129,62 @@ static void copying__guest_writes_all_the_time__images_equal(void **state)
 	rig_free(&rig);
 }
 
+static int ask_exporter(void *ctx, uint32_t first, uint32_t count, struct disk_mark *ret_marks, struct err *err)
+{
+	return exporter_marks(ctx, 4711, first, count, ret_marks, err);
+}
+
+/* A second attempt, on a disk that holds what the first one left, and garbage. */
+static void begin_again(struct rig *rig)
+{
+	static unsigned char garbage[DISK_GRANULE_BYTES];
+	const struct disk_earlier what = { 4711, ask_exporter, rig->exporter };
+	uint64_t last = COPY_SIZE_BYTES / DISK_GRANULE_BYTES * DISK_GRANULE_BYTES;
+	struct err err = { 0 };
+	memset(garbage, 0x5C, sizeof(garbage));
+	const uint64_t at[] = { 0, COPY_SIZE_BYTES / 2 / DISK_GRANULE_BYTES * DISK_GRANULE_BYTES, last };
+	for (size_t i = 0; i < 3; i++)
+		fixture_ok(sink_write(rig->sink, at[i], garbage,
+		                      at[i] == last ? (size_t)(COPY_SIZE_BYTES - last) : sizeof(garbage), NULL, NULL,
+		                      NULL, &err),
+		           &err);
+	fixture_ok(sink_flush(rig->sink, &err), &err);
+	disk_copy_free(rig->copy);
+	memset(&rig->stats, 0, sizeof(rig->stats));
+	fixture_ok(disk_copy_new(&rig->copy, rig->source, rig->sink, rig->f.disk.size_bytes, NULL, &rig->stats, &err),
+	           &err);
+	fixture_ok(disk_copy_earlier(rig->copy, &what, &err), &err);
+}
+
+static void copying__over_an_earlier_copy__sends_what_differs(void **state)
+{
+	const struct combination *c = *state;
+	struct rig rig;
+	struct err err = { 0 };
+	uint64_t first = 0, again = 0, sent = 0;
+	if (!can_run(c))
+		skip();
+	rig_make(&rig, c, NULL);
+	fixture_guest_start(&rig.f, 20000);
+	fixture_guest_wait(&rig.f, 20);
+	fixture_ok(disk_copy_pass(rig.copy, true, &first, &err), &err);
+	begin_again(&rig);
+	fixture_guest_wait(&rig.f, 20);
+	fixture_ok(disk_copy_pass(rig.copy, true, &again, &err), &err);
+	assert_true(again < first);
+	assert_true(atomic_load(&rig.stats.reused_bytes) > first / 8);
+	assert_int_equal(rig.stats.left_bytes, 0);
+	fixture_guest_stop(&rig.f);
+	fixture_ok(disk_source_drain(rig.source, &err), &err);
+	fixture_ok(disk_copy_pass(rig.copy, false, &sent, &err), &err);
+	check_digests(&rig);
+	struct exporter *exporter = rig.exporter;
+	rig.exporter = NULL;
+	fixture_ok(exporter_revoke(exporter, &err), &err);
+	fixture_same(rig.f.disk.path, c->source, rig.target, c->format);
+	rig_free(&rig);
+}
+
 static void fence__late_write__fails_and_changes_nothing(void **state)
 {
 	const struct combination *c = *state;
@@ -293,6 +349,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		FOR_ALL(copying__guest_writes_all_the_time__images_equal),
 		FOR_QCOW2(copying__guest_writes_all_the_time__images_equal),
+		FOR_ALL(copying__over_an_earlier_copy__sends_what_differs),
 		FOR_ALL(fence__late_write__fails_and_changes_nothing),
 		FOR_ALL(copying__cancelled_in_the_middle__returns_at_once),
 		FOR_ALL(copying__exporter_killed__fails_within_a_second),

@@ -2,24 +2,6 @@
 /* Whole legs: processes of their own, real guests, disks, exporters, TLS. */
 #include "tests/unit/leg_rig.h"
 
-#define BANDWIDTH_SLOW (2u << 20) /* a copy that is still under way when the test gets round to it */
-
-static void until_ready(struct move *move)
-{
-	until_copying(move);
-	AWAIT(move, move->s.report.phase == PHASE_READY);
-}
-
-static void forget_both(struct move *move)
-{
-	leg_step(move, &move->s, STEP_FORGET);
-	leg_step(move, &move->d, STEP_FORGET);
-	leg_await_end(move, &move->s);
-	leg_await_end(move, &move->d);
-	assert_int_equal(files_in(move->s.paths.run, "leg-7"), 0);
-	assert_int_equal(files_in(move->d.paths.run, "leg-7"), 0);
-}
-
 /* The VM is the source's, as if nothing had been asked. */
 static void assert_undisturbed(struct move *move)
 {

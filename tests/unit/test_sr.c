@@ -102,6 +102,64 @@ static void file_parse__anything_else__is_not_ours(void **state)
 #undef HEAD
 }
 
+static bool fits(const char *path, enum disk_format format, uint64_t bytes)
+{
+	struct err err = { 0 };
+	bool it_does = sr_disk_fits(path, format, bytes, &err);
+	assert_int_equal(it_does, err.code == ERR_NONE);
+	return it_does;
+}
+
+static void put_byte(const char *path, off_t at, unsigned char byte)
+{
+	int fd = open(path, O_WRONLY | O_CLOEXEC);
+	assert_true(fd >= 0);
+	assert_int_equal(pwrite(fd, &byte, 1, at), 1);
+	close(fd);
+}
+
+static void disk__to_be_copied_over__only_what_it_should_be(void **state)
+{
+	struct fixture f;
+	struct sr_config sr;
+	char raw[LIMIT_PATH], qcow2[LIMIT_PATH], link[LIMIT_PATH];
+	struct err err = { 0 };
+	(void)state;
+	make_sr(&sr, &f);
+	snprintf(raw, sizeof(raw), "%s/disk.raw", f.dir);
+	snprintf(qcow2, sizeof(qcow2), "%s/disk.qcow2", f.dir);
+	snprintf(link, sizeof(link), "%s/link.raw", f.dir);
+	assert_false(fits(raw, FORMAT_RAW, 1u << 20));
+	fixture_ok(sr_disk_make(&sr, raw, FORMAT_RAW, 1u << 20, &err), &err);
+	fixture_ok(sr_disk_make(&sr, qcow2, FORMAT_QCOW2, 1u << 20, &err), &err);
+	assert_true(fits(raw, FORMAT_RAW, 1u << 20));
+	assert_false(fits(raw, FORMAT_RAW, 1u << 21));
+	assert_false(fits(raw, FORMAT_QCOW2, 1u << 20));
+	assert_true(fits(qcow2, FORMAT_QCOW2, 1u << 20));
+	assert_false(fits(qcow2, FORMAT_QCOW2, 1u << 21));
+	assert_false(fits(qcow2, FORMAT_RAW, 1u << 20));
+	assert_int_equal(symlink(raw, link), 0);
+	assert_false(fits(link, FORMAT_RAW, 1u << 20));
+	assert_false(fits(f.dir, FORMAT_RAW, 1u << 20));
+	/* a backing file, snapshots, a data file elsewhere, a table that is none */
+	static const struct {
+		off_t at;
+		unsigned char bad, good;
+	} header[] = { { 15, 200, 0 }, { 63, 1, 0 }, { 79, 4, 0 }, { 0, 'q', 'Q' } };
+	for (size_t i = 0; i < sizeof(header) / sizeof(header[0]); i++) {
+		put_byte(qcow2, header[i].at, header[i].bad);
+		assert_false(fits(qcow2, FORMAT_QCOW2, 1u << 20));
+		put_byte(qcow2, header[i].at, header[i].good);
+		assert_true(fits(qcow2, FORMAT_QCOW2, 1u << 20));
+	}
+	put_byte(qcow2, 65536 * 3 + 7, 0x11);
+	put_byte(qcow2, 65536 + 7, 0x11);
+	assert_false(fits(qcow2, FORMAT_QCOW2, 1u << 20));
+	assert_int_equal(truncate(qcow2, 50), 0);
+	assert_false(fits(qcow2, FORMAT_QCOW2, 1u << 20));
+	fixture_dir_remove(&f);
+}
+
 static void disk__raw__is_sparse_and_made_and_removed_twice(void **state)
 {
 	struct fixture f;
@@ -196,6 +254,7 @@ int main(void)
 		cmocka_unit_test(disk_path__same_vm_and_migration__is_the_same),
 		cmocka_unit_test(file_parse__what_we_name__is_read_back),
 		cmocka_unit_test(file_parse__anything_else__is_not_ours),
+		cmocka_unit_test(disk__to_be_copied_over__only_what_it_should_be),
 		cmocka_unit_test(disk__raw__is_sparse_and_made_and_removed_twice),
 		cmocka_unit_test(disk__qcow2__has_its_size_and_is_not_made_again),
 		cmocka_unit_test(reserve__really_takes_space_and_shrinks),

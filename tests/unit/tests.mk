@@ -19,6 +19,8 @@ UNIT_TESTS += test_msg_limits test_msg_hostile
 test_msg_limits_ROOMS = proto common
 test_msg_hostile_ROOMS = proto common
 UNIT_TESTS += test_admission test_migration test_migration_operator test_store test_api_operator test_detection test_api test_coordinator
+UNIT_TESTS += test_api_again
+test_api_again_ROOMS = coord ccore shell proto common
 test_admission_ROOMS = ccore common
 test_migration_ROOMS = ccore proto common
 test_migration_operator_ROOMS = ccore proto common
@@ -51,9 +53,10 @@ UNIT_TESTS += test_stream
 test_stream_ROOMS = leg disk journal acore shell proto common
 UNIT_TESTS += test_relay
 test_relay_ROOMS = leg disk journal acore shell proto common
-UNIT_TESTS += test_leg
+UNIT_TESTS += test_leg test_leg_retry
 test_leg_ROOMS = hvsim disk journal acore shell proto common
-$(B)/test/test_leg: | $(B)/bin/drover-guest $(B)/bin/drover-leg-sim
+test_leg_retry_ROOMS = $(test_leg_ROOMS)
+$(B)/test/test_leg $(B)/test/test_leg_retry: | $(B)/bin/drover-guest $(B)/bin/drover-leg-sim
 UNIT_TESTS += test_verify test_guest test_fleet
 test_verify_ROOMS = sim hvsim disk journal acore shell proto common
 test_guest_ROOMS = sim hvsim disk proto common
