@@ -83,13 +83,14 @@ static int on_ask_marks(struct dest *dest, const unsigned char *payload, uint32_
 	if (question.disk >= dest->disk_count || !dest->disks[question.disk].earlier)
 		return err_set(err, ERR_PROTOCOL, "marks of disk %u, which holds no earlier copy", question.disk);
 	struct dest_batch *batch = calloc(1, sizeof(*batch));
-	if (batch)
-		question.marks = malloc(question.count * sizeof(*question.marks));
-	if (!question.marks) {
-		free(batch);
+	if (!batch)
+		return err_set(err, ERR_NO_MEMORY, "marks");
+	batch->marks = question;
+	batch->marks.marks = malloc(question.count * sizeof(*question.marks));
+	if (!batch->marks.marks) {
+		batch_free(batch);
 		return err_set(err, ERR_NO_MEMORY, "marks");
 	}
-	batch->marks = question;
 	return queue_batch(dest, batch, err);
 }
 

@@ -287,6 +287,14 @@ static void retry__plan_fits_another_disk__not_taken(void **state)
 	snprintf(move->plan.to[0].sr, LIMIT_NAME, "other");
 	assert_int_equal(journal_kept_find(move->d.journal, &move->plan, 0, &kept, &err), 0);
 	move->plan = plan;
+	/* what a VM wrote that ran here is nobody's to write over */
+	struct journal_resource ran;
+	assert_int_equal(journal_kept_find(move->d.journal, &move->plan, 0, &ran, &err), 1);
+	const int64_t copy = ran.id;
+	ran.kind = RESOURCE_RAN;
+	rig_ok(journal_resource_add(move->d.journal, &ran, &ran.id, &err), &err);
+	assert_int_equal(journal_kept_find(move->d.journal, &move->plan, 0, &kept, &err), 1);
+	assert_int_equal(kept.id, copy);
 	/* of two who want it one gets it */
 	assert_int_equal(journal_kept_find(move->d.journal, &move->plan, 0, &kept, &err), 1);
 	rig_ok(journal_kept_take(move->d.journal, kept.id, 8, 1, RESOURCE_MADE, &err), &err);
