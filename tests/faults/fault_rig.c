@@ -16,8 +16,18 @@
 #include "tests/faults/fault_vfs.h"
 
 #define PLACES_MAX 9999 /* no call does so much */
-#define OPEN_STRIDE 13  /* opening takes memory thousands of times: not each of them is tried */
-#define FROM_STRIDE 7   /* nor each from which on there is none, which is much like the next */
+/* Memory is taken hundreds of times by a call, thousands of times by opening: not each of them is tried. What is done
+ * to files is. */
+#define OPEN_STRIDE 23
+#define ONCE_STRIDE 3
+#define FROM_STRIDE 19
+
+static unsigned stride_of(const struct fault_plan *plan, bool opening)
+{
+	if (plan->ops != FAULT_ALLOC)
+		return 1;
+	return opening ? OPEN_STRIDE : plan->manner == FAULT_FROM ? FROM_STRIDE : ONCE_STRIDE;
+}
 
 static const struct fault_plan plans[] = {
 	{ .name = "write: I/O error", .ops = FAULT_WRITE, .code = SQLITE_IOERR_WRITE },
@@ -279,7 +289,7 @@ static void try_call(const struct fault_rig *rig, const struct fault_call *call,
 		         after);
 	for (int i = 0; i < PLANS; i++) {
 		struct trial trial = { .rig = rig, .call = call, .plan = plans[i], .before = before, .after = after };
-		unsigned stride = plans[i].ops == FAULT_ALLOC && plans[i].manner == FAULT_FROM ? FROM_STRIDE : 1;
+		unsigned stride = stride_of(&plans[i], false);
 		for (trial.plan.n = 1; try_place(&trial); trial.plan.n += stride) {
 			places++;
 			assert_true(trial.plan.n < PLACES_MAX);
@@ -344,7 +354,7 @@ void fault_try_open(const struct fault_rig *rig)
 		unsigned places = 0;
 		for (int i = 0; i < PLANS; i++) {
 			struct trial trial = { .rig = rig, .call = &call, .plan = plans[i] };
-			unsigned stride = plans[i].ops == FAULT_ALLOC ? OPEN_STRIDE : 1;
+			unsigned stride = stride_of(&plans[i], true);
 			for (trial.plan.n = 1; open_place(&trial, filled); trial.plan.n += stride) {
 				places++;
 				assert_true(trial.plan.n < PLACES_MAX);
