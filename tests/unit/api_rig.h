@@ -209,7 +209,7 @@ static json_t *ask(const struct bus_peer *peer, const struct msg_request *reques
 }
 
 /* The answer to a question that is answered later, with what is known now. */
-static json_t *ask_later(const struct bus_peer *peer, const struct msg_request *request)
+static inline json_t *ask_later(const struct bus_peer *peer, const struct msg_request *request)
 {
 	json_decref(doc);
 	doc = NULL;
