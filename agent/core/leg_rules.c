@@ -66,7 +66,8 @@ bool leg_clean_due(const struct leg_view *view)
 		return false;
 	if (view->side == SIDE_DESTINATION)
 		return view->facts.renounced;
-	bool aborted = own_vote(view) == VOTE_ABORT || verdict_of(&view->facts) == VOTE_ABORT;
+	bool aborted = own_vote(view) == VOTE_ABORT || verdict_of(&view->facts) == VOTE_ABORT ||
+	               view->facts.renounced; /* whatever was voted: nobody will run it */
 	return view->facts.resumed || (view->local.image_gone && aborted);
 }
 

@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "agent/core/leg_rules.h"
+
+/* A source that has voted COMMIT, and whose host was booted again with the VM in it. */
+static struct leg_view gone_source(void)
+{
+	struct leg_view view = { .side = SIDE_SOURCE, .recover = true, .planned = true };
+	view.facts.suspended = view.facts.stream_ended = true;
+	view.facts.vote[PARTY_SOURCE] = view.facts.vote[PARTY_DESTINATION] = VOTE_COMMIT;
+	view.local.granted = view.local.failed = view.local.image_gone = true;
+	return view;
+}
+
+static void clean__image_gone_and_destination_may_run_it__waits(void **state)
+{
+	(void)state;
+	struct leg_view view = gone_source();
+	assert_false(leg_clean_due(&view));
+	view.facts.activating = true;
+	assert_false(leg_clean_due(&view));
+}
+
+/* The unpause failed there for certain, and here nothing is left to resume: the VM is lost, and nobody waits for it. */
+static void clean__image_gone_and_destination_renounced__is_due(void **state)
+{
+	(void)state;
+	struct leg_view view = gone_source();
+	view.facts.activating = view.facts.renounced = true;
+	assert_true(leg_clean_due(&view));
+	assert_false(leg_vm_due(&view));
+	view.settled = true;
+	assert_false(leg_clean_due(&view));
+	assert_int_equal(leg_reply(&view, STEP_ABORT), LEG_DONE);
+}
+
+static void clean__image_there_and_destination_renounced__only_once_it_runs_again(void **state)
+{
+	(void)state;
+	struct leg_view view = gone_source();
+	view.local.image_gone = false;
+	view.facts.renounced = true;
+	assert_false(leg_clean_due(&view));
+	assert_true(leg_vm_due(&view));
+	view.facts.resumed = true;
+	assert_true(leg_clean_due(&view));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(clean__image_gone_and_destination_may_run_it__waits),
+		cmocka_unit_test(clean__image_gone_and_destination_renounced__is_due),
+		cmocka_unit_test(clean__image_there_and_destination_renounced__only_once_it_runs_again),
+	};
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
