@@ -420,6 +420,10 @@ int journal_generation(struct journal *journal, uint64_t migration, uint32_t *re
 	sqlite3_stmt *stmt =
 		db_query(journal->db, err, "SELECT generation FROM generation WHERE migration = ?", "u", migration);
 	int row = stmt ? db_step(journal->db, stmt, err) : -1;
+	if (row == 1 &&
+	    !journal_column_is(stmt, 0, 0, (int64_t)UINT32_MAX + 1)) /* read as 0, an old one would be new */
+		row = err_set(err, ERR_CORRUPT, "%s: the generation of migration %" PRIu64 " makes no sense",
+		              journal->db->path, migration);
 	if (row >= 0)
 		*ret_generation = row == 1 ? (uint32_t)db_int(stmt, 0) : 0;
 	db_end(stmt);

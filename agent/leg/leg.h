@@ -116,7 +116,7 @@ struct leg {
 	atomic_bool granted, ready, suspending;
 	atomic_bool link_lost;           /* S: stream 0 of the copy broke */
 	_Atomic(struct voteline *) line; /* set once, by main */
-	_Atomic int64_t abort_at_ms;     /* when the first ABORT came; 0: none */
+	_Atomic int64_t rollback_at_ms;  /* when an ABORT came, or what else ends it here; 0: nothing did */
 	pthread_mutex_t link_lock;       /* link: set and taken by side threads, posted to by main */
 	struct link *link;
 
@@ -157,6 +157,8 @@ int leg_run(const struct leg_options *options, const struct hypervisor_ops *ops)
 void leg_fail(struct leg *leg, const struct err *cause);
 /* Does what is due by facts and local, reports what changed. */
 void leg_due(struct leg *leg);
+/* From now on it is measured how long the VM is not left alone yet. Harmless twice. */
+void leg_rollback_began(struct leg *leg);
 /* Adds facts to the journal, tells everybody who does not know, does what is due. */
 void leg_learn(struct leg *leg, const struct verdict_facts *news);
 /* Answers `step` if its answer is waited for. cause NULL: done. */

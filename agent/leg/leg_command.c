@@ -188,8 +188,7 @@ static void on_abort(struct leg *leg, const struct msg_command *command)
 	log_notice("event=abort-asked migration=%" PRIu64 " side=%s reason=%s", leg->options.migration,
 	           side_name(leg->options.side), err_name(command->reason));
 	leg->local.abort_asked = true;
-	if (atomic_load(&leg->abort_at_ms) == 0)
-		atomic_store(&leg->abort_at_ms, leg_now_ms());
+	leg_rollback_began(leg);
 	struct err why;
 	err_set(&why, command->reason ? command->reason : ERR_CANCELLED, "%s",
 	        command->reason_text[0] ? command->reason_text : "the coordinator asked for an abort");

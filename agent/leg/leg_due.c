@@ -237,6 +237,12 @@ static bool journal_due(struct leg *leg)
 	}
 }
 
+void leg_rollback_began(struct leg *leg)
+{
+	if (atomic_load(&leg->rollback_at_ms) == 0)
+		atomic_store(&leg->rollback_at_ms, leg_now_ms());
+}
+
 void leg_due(struct leg *leg)
 {
 	if (leg->recovering) {
@@ -248,8 +254,10 @@ void leg_due(struct leg *leg)
 	bool journaled = journal_due(leg);
 	struct leg_view view = leg_view(leg);
 	tell_peer(leg);
-	if (leg_rolls_back(&view))
+	if (leg_rolls_back(&view)) {
+		leg_rollback_began(leg);
 		cancel_fire(leg->work);
+	}
 	if (leg_now_ms() >= leg->retry_at_ms) {
 		if (journaled && leg_vm_due(&view))
 			leg_job(leg, JOB_VM);

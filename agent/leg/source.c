@@ -173,10 +173,10 @@ static int resume(struct leg *leg, struct err *err)
 	struct err why = { 0 };
 	if (source->vm && leg->ops->source_resume(source->vm, &why))
 		return take_gone(leg, &why, err);
-	int64_t asked_ms = atomic_load(&leg->abort_at_ms);
-	if (asked_ms)
+	int64_t began_ms = atomic_load(&leg->rollback_at_ms);
+	if (began_ms)
 		log_notice("event=vm-undisturbed migration=%" PRIu64 " after_ms=%" PRId64, leg->options.migration,
-		           leg_now_ms() - asked_ms);
+		           leg_now_ms() - began_ms);
 	for (unsigned i = 0; i < source->disk_count; i++)
 		undrain(&source->disks[i]);
 	return 0;

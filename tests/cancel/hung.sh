@@ -8,7 +8,7 @@ BOUND_MS=1000 # docs/PROTOCOL.md, Cancel
 pid_of() { cat "$FLEET/$1/run/$2.pid"; }
 at_least() { [ "$(field "$1" ".progress.$2")" -ge "$3" ]; }
 
-# What the source's leg measured.
+# What the source's leg measured, from the ABORT on (or from the destination's own, if that was heard of before).
 undisturbed_ms() { # ID
 	sed -n "s/.*event=vm-undisturbed migration=$1 after_ms=\([0-9]*\).*/\1/p" "$FLEET/a1/run/leg-$1.log" | head -n 1
 }
@@ -25,7 +25,8 @@ stop() { # PID...: it stands still when this returns
 free_in_time() { # ID
 	local took
 	drover cancel "$1" >/dev/null || fail "cancel: $(drover show "$1" --json)"
-	within 30 eval "[ -n \"\$(undisturbed_ms $1)\" ]"
+	(within 30 eval "[ -n \"\$(undisturbed_ms $1)\" ]") ||
+		fail "state $(field "$1" .state), cause $(field "$1" .cause): $(tail -n 20 "$FLEET/a1/run/leg-$1.log")"
 	took=$(undisturbed_ms "$1")
 	echo "$CASE: guest undisturbed $took ms after the request reached the source's leg" >>"$FLEET.said"
 	[ "$took" -le $BOUND_MS ] || fail "$took ms until the guest was undisturbed"

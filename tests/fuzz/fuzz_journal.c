@@ -115,11 +115,13 @@ static void try_rest(void)
 	static struct msg_answer answer;
 	struct err err = { 0 };
 	uint64_t memory, disk;
+	uint32_t generation;
 	if (journal_answer_get(journal, MIGRATION, GENERATION, STEP_CHECK, &answer, &err) < 0)
 		fuzz_must_be_worded(&err);
 	if (journal_claims(journal, "fast", &memory, &disk, &err) != 0)
 		fuzz_must_be_worded(&err);
-	(void)journal_generation(journal, MIGRATION);
+	if (journal_generation(journal, MIGRATION, &generation, &err) != 0)
+		fuzz_must_be_worded(&err);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)

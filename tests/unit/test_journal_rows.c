@@ -140,12 +140,25 @@ static void answer__empty__is_refused_with_words(void **state)
 	free(answer);
 }
 
+static void generation__damaged__is_not_taken_for_none(void **state)
+{
+	uint32_t generation = 0;
+	struct err err = { 0 };
+	(void)state;
+	assert_int_equal(journal_generation(journal, 7, &generation, &err), 0);
+	assert_int_equal(generation, 1);
+	spoil("UPDATE generation SET generation = 'two'");
+	assert_int_equal(journal_generation(journal, 7, &generation, &err), -1);
+	assert_int_equal(err.code, ERR_CORRUPT);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(session__side_or_state_of_no_kind__is_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(facts__damaged__are_refused, setup, teardown),
 		cmocka_unit_test_setup_teardown(resource__without_its_path__is_refused, setup, teardown),
+		cmocka_unit_test_setup_teardown(generation__damaged__is_not_taken_for_none, setup, teardown),
 		cmocka_unit_test_setup_teardown(answer__empty__is_refused_with_words, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
