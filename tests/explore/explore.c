@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * explore FROM FAULTS NUISANCES [STATES_MAX]: every state of one migration, from its beginning (FROM: start) or from
+ * where the copy runs (copy), with so many faults and nuisances.
+ * Exit 0: all laws hold and nothing is stuck. 1: a counterexample is printed. 2: it was not all of them, or bad usage.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "tests/explore/search.h"
+
+#define BUDGET_MAX 7
+#define STATES_MAX 40000000U /* some 2 GB */
+
+static bool number(const char *text, unsigned long max, unsigned long *ret)
+{
+	char *end;
+	*ret = strtoul(text, &end, 10);
+	return end != text && *end == '\0' && *ret <= max;
+}
+
+static bool copies(const struct world *w)
+{
+	return w->c.core.state == MIGRATION_COPYING && w->o.link == LINK_UP && w->h[S].core.state == SESSION_COPYING &&
+	       w->h[S].core.asked == STEP_NONE && w->c.core.side[S].done[STEP_COPY] &&
+	       w->c.core.side[D].done[STEP_COPY] && !w->h[S].core.ready;
+}
+
+/* The first world in which the copy runs. */
+static bool find_copy(struct world *w)
+{
+	struct search_result result;
+	struct search *search = search_new(STATES_MAX, false);
+	search_run(search, w, copies, &result);
+	search_free(search);
+	*w = result.found;
+	return copies(w);
+}
+
+static void print_figures(const struct search_result *r, const struct timespec *begin)
+{
+	struct timespec end;
+	clock_gettime(CLOCK_MONOTONIC, &end);
+	printf("states=%" PRIu64 " steps=%" PRIu64 " depth=%u seconds=%.1f%s\n", r->states, r->steps, r->depth,
+	       (double)(end.tv_sec - begin->tv_sec) + (double)(end.tv_nsec - begin->tv_nsec) / 1e9,
+	       r->law || r->whole ? "" : " (cut short)");
+}
+
+static int explore(const struct world *first, uint32_t states_max)
+{
+	struct search_result result;
+	struct timespec begin;
+	const char *names[256];
+	clock_gettime(CLOCK_MONOTONIC, &begin);
+	struct search *search = search_new(states_max, true);
+	search_run(search, first, NULL, &result);
+	print_figures(&result, &begin);
+	if (result.law)
+		printf("broken: %s\n", result.law);
+	else if (result.stuck)
+		printf("stuck: %" PRIu64 " states from which no rest can be reached\n", result.stuck);
+	if (result.law || result.stuck)
+		search_trace(search, &result);
+	unsigned unused = search_unused(search, names, 256);
+	for (unsigned n = 0; n < unused; n++)
+		printf("never: %s\n", names[n]);
+	search_free(search);
+	return result.law || result.stuck ? 1 : result.whole ? 0 : 2;
+}
+
+int main(int argc, char **argv)
+{
+	unsigned long faults, nuisances, states = STATES_MAX;
+	struct world first;
+	bool copy = argc > 1 && strcmp(argv[1], "copy") == 0;
+	if (argc < 4 || argc > 5 || (!copy && strcmp(argv[1], "start") != 0) || !number(argv[2], BUDGET_MAX, &faults) ||
+	    !number(argv[3], BUDGET_MAX, &nuisances) || (argc > 4 && !number(argv[4], STATES_MAX, &states))) {
+		fprintf(stderr, "usage: explore start|copy FAULTS NUISANCES [STATES_MAX]\n");
+		return 2;
+	}
+	world_init(&first, 0, 0);
+	if (copy && !find_copy(&first)) {
+		fprintf(stderr, "explore: no copy begins\n");
+		return 2;
+	}
+	first.o.faults = (unsigned)faults;
+	first.o.nuisances = (unsigned)nuisances;
+	return explore(&first, (uint32_t)states);
+}
