@@ -144,8 +144,6 @@ static bool session_now(struct world *w, int i, struct migration_event *event)
 	if (!h->row)
 		return false;
 	agent_event(w, i, (struct session_event) { .kind = EVENT_FACTS });
-	if (!h->row)
-		return false;
 	event->phase = session_phase_of(h->core.state, h->core.ready);
 	event->facts = h->facts;
 	return true;

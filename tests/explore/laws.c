@@ -48,6 +48,8 @@ static const char *the_vm(const struct world *w, const struct verdict_facts *tru
 		return "D runs what it has renounced";
 	if (truth->activating && (verdict_of(truth) != VOTE_COMMIT || truth->vote[PARTY_DESTINATION] != VOTE_COMMIT))
 		return "D activates without two COMMITs, its own included (V6)";
+	if (verdict_of(truth) == VOTE_COMMIT && truth->vote[PARTY_DESTINATION] != VOTE_COMMIT)
+		return "the verdict is COMMIT, and D has not voted for it (V1, V5)";
 	if (truth->released && !w->o.ran)
 		return "S has let go of a VM that D never ran (V10)";
 	if (truth->released && truth->resumed)

@@ -373,8 +373,8 @@ static bool release(struct world *w, int i, unsigned arg)
 	if (!acts(h) || !leg_idle(h) || h->leg.vm_done || (h->leg.pending & 1U << STEP_RELEASE) == 0 ||
 	    leg_reply(&h->leg.view, STEP_RELEASE) != LEG_DO)
 		return false;
-	part(w, i);
 	if (i == S && h->vm != IMAGE_NONE) {
+		part(w, i);
 		h->vm = IMAGE_NONE;
 		if (!w->o.ran)
 			broken(w, "S destroys the VM before D has run it");
@@ -382,6 +382,7 @@ static bool release(struct world *w, int i, unsigned arg)
 	}
 	if (i == S && !leg_flag(w, i, (struct verdict_facts) { .released = true }))
 		return false;
+	part(w, i);
 	h->holds = false;
 	h->leg.view.released = true;
 	return true;

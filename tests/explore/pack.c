@@ -1,27 +1,35 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Parts of the world as bits, and back: one list of the fields for both ways. */
+#include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tests/explore/world.h"
 
+#define WORDS (PART_BYTES / sizeof(uint64_t))
+#define WORD_BITS 64U
+
 struct coder {
-	unsigned char *bytes;
-	unsigned at; /* bit */
+	uint64_t words[WORDS];
+	unsigned word, bit; /* where the next field stands */
 	bool reads;
 };
 
-/* Reads or writes `bits` bits; returns what stands there. */
+/* Reads or writes `bits` bits; returns what stands there. No field spans two words. */
 static unsigned code(struct coder *c, unsigned value, unsigned bits)
 {
-	unsigned result = 0;
-	for (unsigned n = 0; n < bits; n++, c->at++) {
-		unsigned char *byte = &c->bytes[c->at / 8], mask = (unsigned char)(1U << c->at % 8);
-		if (c->reads)
-			result |= (*byte & mask ? 1U : 0U) << n;
-		else if (value & 1U << n)
-			*byte |= mask;
+	if (c->bit + bits > WORD_BITS) {
+		c->word++;
+		c->bit = 0;
 	}
-	return c->reads ? result : value;
+	if (c->word == WORDS)
+		abort();
+	if (c->reads)
+		value = (unsigned)(c->words[c->word] >> c->bit) & ((1U << bits) - 1);
+	else
+		c->words[c->word] |= (uint64_t)value << c->bit;
+	c->bit += bits;
+	return value;
 }
 
 static void code_bool(struct coder *c, bool *value)
@@ -164,36 +172,49 @@ static void code_outside(struct coder *c, struct outside *o)
 	code_bool(c, &o->ran);
 }
 
-static void code_part(struct coder *c, struct world *w, int part)
+/* Fields are listed once for both ways, so what is packed is a copy. */
+static void pack_host(struct coder *c, const struct host *h)
 {
-	switch (part) {
-	case 0:
-		code_coordinator(c, &w->c);
-		break;
-	case 1:
-		code_host(c, &w->h[S]);
-		break;
-	case 2:
-		code_host(c, &w->h[D]);
-		break;
-	default:
-		code_outside(c, &w->o);
-		break;
-	}
+	struct host copy = *h;
+	code_host(c, &copy);
 }
 
 void pack(const struct world *w, int part, unsigned char ret_bytes[PART_BYTES])
 {
-	struct world copy = *w; /* the list of fields is one for both ways */
-	struct coder c = { .bytes = ret_bytes };
-	memset(ret_bytes, 0, PART_BYTES);
-	code_part(&c, &copy, part);
+	struct coder c = { .reads = false };
+	struct coordinator coordinator;
+	struct outside outside;
+	switch (part) {
+	case 0:
+		coordinator = w->c;
+		code_coordinator(&c, &coordinator);
+		break;
+	case 1:
+	case 2:
+		pack_host(&c, &w->h[part - 1]);
+		break;
+	default:
+		outside = w->o;
+		code_outside(&c, &outside);
+		break;
+	}
+	memcpy(ret_bytes, c.words, PART_BYTES);
 }
 
 void unpack(struct world *w, int part, const unsigned char bytes[PART_BYTES])
 {
-	unsigned char copy[PART_BYTES];
-	struct coder c = { .bytes = copy, .reads = true };
-	memcpy(copy, bytes, PART_BYTES);
-	code_part(&c, w, part);
+	struct coder c = { .reads = true };
+	memcpy(c.words, bytes, PART_BYTES);
+	switch (part) {
+	case 0:
+		code_coordinator(&c, &w->c);
+		break;
+	case 1:
+	case 2:
+		code_host(&c, &w->h[part - 1]);
+		break;
+	default:
+		code_outside(&c, &w->o);
+		break;
+	}
 }

@@ -207,15 +207,18 @@ static void settle(struct search *search, struct world *w)
 /* False: a law is broken. */
 static bool expand(struct search *search, uint32_t state, struct search_result *result)
 {
-	struct world here;
+	struct world here, next;
 	uint32_t numbers[PARTS];
+	bool taken = true;
 	load(search, state, &here);
 	memcpy(numbers, set_get(&search->states, state), sizeof(numbers));
 	for (unsigned n = 0; n < search->rule_count; n++) {
 		const struct step_rule *rule = search->rules[n];
-		struct world next = here;
 		bool fresh;
-		if (!affordable(&here, rule->when) || !rule->take(&next, rule->i, rule->arg))
+		if (taken)
+			next = here;
+		taken = affordable(&here, rule->when) && rule->take(&next, rule->i, rule->arg);
+		if (!taken)
 			continue;
 		next.o.faults -= rule->when == FAULT;
 		next.o.nuisances -= rule->when == NUISANCE;
@@ -313,7 +316,20 @@ void search_run(struct search *search, const struct world *first, bool (*until)(
 		find_stuck(search, ret_result);
 }
 
-struct search *search_new(uint32_t states_max, bool rest)
+/* Whether one of the words of `only`, with bars between them, is in the name. */
+static bool is_one_of(const char *name, const char *only)
+{
+	char words[256], *rest = NULL;
+	if (only[0] == '\0')
+		return true;
+	snprintf(words, sizeof(words), "%s", only);
+	for (char *word = strtok_r(words, "|", &rest); word; word = strtok_r(NULL, "|", &rest))
+		if (strstr(name, word))
+			return true;
+	return false;
+}
+
+struct search *search_new(uint32_t states_max, bool rest, const char *only)
 {
 	struct search *search = grow(NULL, 1, sizeof(*search));
 	*search = (struct search) { .states_max = states_max, .rest = rest };
@@ -326,7 +342,7 @@ struct search *search_new(uint32_t states_max, bool rest)
 				abort();
 			if (rule->when == EAGER)
 				search->eager[search->eager_count++] = rule;
-			else
+			else if (rule->when == CALM || is_one_of(rule->name, only))
 				search->rules[search->rule_count++] = rule;
 		}
 	return search;

@@ -25,8 +25,9 @@ struct search_result {
 	uint32_t stuck_at;   /* the first of them */
 };
 
-/* Aborts if there is no memory. `rest`: also looks for states that are stuck. */
-struct search *search_new(uint32_t states_max, bool rest);
+/* Ends the program if there is no memory. `rest`: also looks for states that are stuck. Faults and nuisances are only
+ * those whose name has one of the words of `only` in it ("a|b"; "": all), which lives as long as the search. */
+struct search *search_new(uint32_t states_max, bool rest, const char *only);
 void search_free(struct search *search);
 /* Every state that can be reached from `first`. `until` (may be NULL): stops at the first that it likes. */
 void search_run(struct search *search, const struct world *first, bool (*until)(const struct world *w),

@@ -115,7 +115,7 @@ enum when {
 /* A step that may be possible. */
 struct step_rule {
 	const char *name;
-	bool (*take)(struct world *w, int i, unsigned arg); /* false: not possible now */
+	bool (*take)(struct world *w, int i, unsigned arg); /* false: not possible now, nothing was changed */
 	int i;                                              /* host, where there is one */
 	unsigned arg;                                       /* what the rule's own code says */
 	enum when when;
