@@ -242,7 +242,10 @@ static void settle_committed(struct migration_core *core)
 		core->state = MIGRATION_ROLLING_BACK;
 		return;
 	}
-	if ((destination->rebooted && (facts->activating || facts->running)) || destination->written_off) {
+	/* Whether what was activated ever ran is in D's journal (V7): it is heard after the reboot first, if ever it
+	 * can be. */
+	bool heard = facts->running || destination->phase != PHASE_NONE || destination->journal_lost;
+	if ((destination->rebooted && heard && (facts->activating || facts->running)) || destination->written_off) {
 		note_cause(core, ERR_HOST_LOST, SIDE_DESTINATION, STEP_RELEASE);
 		finish(core, MIGRATION_LOST);
 		return;

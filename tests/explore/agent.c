@@ -258,11 +258,12 @@ static bool mend(struct world *w, int i, unsigned arg)
 
 /* ---- by itself ---- */
 
+/* arg: 1 if they pass, 2 if they have to fail */
 static bool check(struct world *w, int i, unsigned arg)
 {
 	struct host *h = &w->h[i];
-	bool ok = arg != 0;
-	if (h->dead || !h->checks || (ok && i == S && h->vm != IMAGE_RUNNING))
+	bool ok = arg == 1, gone = i == S && h->vm != IMAGE_RUNNING;
+	if (h->dead || !h->checks || (ok && gone) || (arg == 2 && !gone))
 		return false;
 	h->checks = false;
 	if (!ok)
@@ -319,6 +320,7 @@ static bool restart(struct world *w, int i, unsigned arg)
 const struct step_rule agent_rules[] = {
 	{ "S: the checks pass", check, S, 1, CALM },
 	{ "D: the checks pass", check, D, 1, CALM },
+	{ "S: the VM is not there any more", check, S, 2, CALM },
 	{ "S: a check fails", check, S, 0, NUISANCE },
 	{ "D: a check fails", check, D, 0, NUISANCE },
 	{ "S's agent reaches for its leg", reach_leg, S, REACH_AT_ONCE, EAGER },

@@ -23,7 +23,10 @@ static void forget_details(struct migration_core *core)
 	core->cause_step = STEP_NONE;
 	if (core->side[S].phase != PHASE_READY || core->state > MIGRATION_COPYING)
 		core->side[S].phase = PHASE_NONE;
-	core->side[D].phase = PHASE_NONE;
+	if (!core->side[D].rebooted || core->state != MIGRATION_COMMITTED)
+		core->side[D].phase = PHASE_NONE;
+	else if (core->side[D].phase != PHASE_NONE)
+		core->side[D].phase = PHASE_COMMITTED; /* that it was heard since */
 	for (int i = 0; i < 2; i++) {
 		bool *done = core->side[i].done;
 		done[STEP_CHECK] = done[STEP_CHECK] && core->state <= MIGRATION_CHECKING;

@@ -109,6 +109,10 @@ static const char *over_a_step(const struct world *before, const struct world *w
 		return "from rolling-back to committed";
 	if (was == MIGRATION_COMMITTED && is == MIGRATION_ROLLING_BACK && !w->c.core.facts.renounced)
 		return "from committed to rolling-back, and D has not renounced";
+	enum vote vote = w->c.core.facts.vote[PARTY_COORDINATOR];
+	if (before->c.core.facts.vote[PARTY_COORDINATOR] != vote && w->o.truth.vote[PARTY_SOURCE] != vote &&
+	    w->o.truth.vote[PARTY_DESTINATION] != vote)
+		return "C votes what neither host has voted (V5)";
 	if (!grown(&before->c.core.facts, &w->c.core.facts))
 		return "C has forgotten a fact";
 	for (int i = 0; i < 2; i++)

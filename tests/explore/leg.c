@@ -125,6 +125,11 @@ static bool cast(struct world *w, int i, enum vote vote)
 	struct verdict_facts own = { .suspended = false };
 	if (!h->row || !verdict_may_cast(party(i), vote, &h->facts, &h->leg.view.local))
 		return false;
+	if (i == D && vote == VOTE_COMMIT && h->vm != IMAGE_PAUSED)
+		broken(w, "D votes COMMIT for a copy that is not whole (V4)");
+	if (i == S && vote == VOTE_ABORT && h->facts.stream_ended && h->vm == IMAGE_NONE &&
+	    w->o.truth.vote[PARTY_DESTINATION] != VOTE_ABORT && !w->o.truth.renounced)
+		broken(w, "S, whose image is gone, votes ABORT and D has not (V3)");
 	h->facts.vote[party(i)] = own.vote[party(i)] = vote;
 	tell_truth(w, &own);
 	h->leg.view.facts = h->facts;

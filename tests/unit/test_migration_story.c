@@ -449,6 +449,33 @@ static void committed__destination_rebooted_with_the_vm__is_lost(void **state)
 	assert_true(core.side[0].cleanup_owed);
 }
 
+static void committed__rebooted_destination_had_renounced__source_has_it_again(void **state)
+{
+	(void)state;
+	reach_state(MIGRATION_COMMITTED);
+	struct verdict_facts facts = votes(VOTE_COMMIT, VOTE_COMMIT);
+	facts.activating = true;
+	report(SIDE_DESTINATION, PHASE_COMMITTED, facts);
+	simple(MIGRATION_EVENT_REBOOTED, SIDE_DESTINATION);
+	assert_state(MIGRATION_COMMITTED); /* its journal knows whether the VM ever ran */
+	facts.renounced = true;
+	report(SIDE_DESTINATION, PHASE_ROLLING_BACK, facts);
+	assert_state(MIGRATION_ROLLING_BACK);
+	assert_true(has(MIGRATION_ACTION_TELL, SIDE_SOURCE, STEP_NONE));
+}
+
+static void committed__destination_rebooted_and_its_journal_lost__is_lost(void **state)
+{
+	(void)state;
+	reach_state(MIGRATION_COMMITTED);
+	struct verdict_facts facts = votes(VOTE_COMMIT, VOTE_COMMIT);
+	facts.activating = true;
+	report(SIDE_DESTINATION, PHASE_COMMITTED, facts);
+	simple(MIGRATION_EVENT_REBOOTED, SIDE_DESTINATION);
+	simple(MIGRATION_EVENT_JOURNAL_LOST, SIDE_DESTINATION);
+	assert_state(MIGRATION_LOST); /* nobody can say that it never ran */
+}
+
 static void committed__source_away__waits_and_then_releases(void **state)
 {
 	(void)state;
@@ -551,6 +578,8 @@ int main(void)
 		TEST(switching__source_aborts_alone_and_resumes__rolls_back),
 		TEST(committed__destination_renounces__source_has_it_again),
 		TEST(committed__destination_rebooted_with_the_vm__is_lost),
+		TEST(committed__rebooted_destination_had_renounced__source_has_it_again),
+		TEST(committed__destination_rebooted_and_its_journal_lost__is_lost),
 		TEST(committed__source_away__waits_and_then_releases),
 		TEST(journal_lost__counts_as_unreachable),
 		TEST(rolling_back__journal_of_the_source_lost__ends_unless_it_was_granted),
