@@ -14,9 +14,10 @@
 #include "common/clock.h"
 #include "common/log.h"
 
-#define CLOSE_MS 5000     /* for QEMU to close images that may be kept, all of them */
-#define UNPAUSE_TRIES 3   /* before the VM is given back to the source */
-#define KEEP_RAN_S 86400u /* what a VM wrote here that an operator ruled against is kept at least that long */
+#define CLOSE_MS 5000         /* for QEMU to close images that may be kept, all of them */
+#define UNPAUSE_TRIES 3       /* before the VM is given back to the source */
+#define NEVER_RAN "never-ran" /* note of the VM's resource: see struct dest, giving_back */
+#define KEEP_RAN_S 86400u     /* what a VM wrote here that an operator ruled against is kept at least that long */
 
 static int dest_make(struct leg *leg, struct err *err)
 {
@@ -183,6 +184,32 @@ static int prepare(struct leg *leg, struct err *err)
 	return make_vm(dest, err) || net_listen(leg->conf->data_address, &dest->listen_fd, leg->endpoint, err) ? -1 : 0;
 }
 
+/* ---- what the journal says of a VM that cannot be unpaused ---- */
+/* The journal's line of the VM: 1, 0 if there is none, -1. */
+static int vm_resource(struct leg *leg, struct journal_resource *ret_resource, struct err *err)
+{
+	struct journal_resource *list = NULL;
+	size_t count = 0;
+	int rc = leg_resource_list(leg, &list, &count, err);
+	for (size_t i = 0; i < count && rc == 0; i++)
+		if (list[i].kind == RESOURCE_VM) {
+			*ret_resource = list[i];
+			rc = 1;
+		}
+	free(list);
+	return rc;
+}
+
+static int note_vm(struct leg *leg, const char *note, struct err *err)
+{
+	struct journal_resource vm;
+	int found = vm_resource(leg, &vm, err);
+	if (found <= 0)
+		return found < 0 ? -1 : err_set(err, ERR_INTERNAL, "the VM is not in the journal");
+	snprintf(vm.note, sizeof(vm.note), "%s", note);
+	return leg_resource_update(leg, &vm, err);
+}
+
 /* ---- recovery ---- */
 static int end_exporters(struct leg *leg, struct err *err)
 {
@@ -200,10 +227,16 @@ static int end_exporters(struct leg *leg, struct err *err)
 static int recover(struct leg *leg, struct err *err)
 {
 	struct dest *dest = leg->dest;
+	struct journal_resource vm;
 	struct err why = { 0 };
 	/* They died with the leg; certainty is cheap. */
 	if (end_exporters(leg, err))
 		return -1;
+	int noted = vm_resource(leg, &vm, err);
+	if (noted < 0)
+		return -1;
+	/* Under another boot it is the reboot that took the VM, and what was activated counts as having run (V6). */
+	dest->giving_back = noted && !leg->local.image_gone && strcmp(vm.note, NEVER_RAN) == 0;
 	if (dest->vm || leg->ops->dest_find(leg->hv, leg->plan->vm.uuid, leg->options.migration, &dest->vm, &why) == 0)
 		return 0;
 	dest->vm = NULL;
@@ -211,17 +244,28 @@ static int recover(struct leg *leg, struct err *err)
 		*err = why;
 		return -1;
 	}
-	leg_post_image_gone(leg);
+	if (dest->giving_back)
+		leg_post_unpause_failed(leg);
+	else
+		leg_post_image_gone(leg);
 	return 0;
 }
 
 /* ---- the VM runs here ---- */
-/* After several tries: destroying it is what makes "it never ran" certain; a VM that did run is not destroyed. */
+/* After several tries: destroying it is what makes "it never ran" certain; a VM that did run is not destroyed. That it
+ * is being destroyed is journaled first: a leg that comes after this one could not tell why it is gone, and would have
+ * to take it for one that ran. */
 static int give_back(struct leg *leg, struct err *err)
 {
 	struct dest *dest = leg->dest;
-	if (leg->ops->dest_destroy(leg->hv, leg->plan->vm.uuid, leg->options.migration, err))
+	if (!dest->giving_back && note_vm(leg, NEVER_RAN, err))
 		return -1;
+	dest->giving_back = true;
+	if (leg->ops->dest_destroy(leg->hv, leg->plan->vm.uuid, leg->options.migration, err)) {
+		if (err->code == ERR_TOO_LATE && note_vm(leg, "", NULL) == 0)
+			dest->giving_back = false; /* it has run after all */
+		return -1;
+	}
 	log_error("event=unpause-impossible migration=%" PRIu64, leg->options.migration);
 	dest->unpause_tries = 0;
 	leg_post_unpause_failed(leg);
@@ -234,6 +278,8 @@ static int activate(struct leg *leg, struct err *err)
 	struct err why = { 0 };
 	if (!dest->vm)
 		return err_set(err, ERR_INTERNAL, "no VM to activate");
+	if (dest->giving_back)
+		return give_back(leg, err);
 	if (leg->ops->dest_unpause(dest->vm, err) == 0)
 		return 0;
 	int state = leg->ops->dest_state(dest->vm, &why);

@@ -50,6 +50,8 @@ struct dest {
 	struct link *link; /* under lock; the verifier's reference */
 	struct ring *ring;
 	unsigned unpause_tries;
+	bool giving_back; /* it is journaled that the VM never ran and is being destroyed: it is not unpaused any more
+	                   */
 
 	pthread_mutex_t lock;
 	pthread_cond_t changed;

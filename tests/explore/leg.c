@@ -300,7 +300,8 @@ static bool look_round(struct world *w, int i, unsigned arg)
 		return false;
 	h->leg.view.recovering = false;
 	if (h->vm == IMAGE_NONE)
-		h->leg.view.local.image_gone = true;
+		*(h->giving_back && !h->old_boot ? &h->leg.view.local.unpause_failed : &h->leg.view.local.image_gone) =
+			true;
 	return true;
 }
 
@@ -318,7 +319,11 @@ static void resume(struct world *w)
 static void unpause(struct world *w)
 {
 	struct host *h = &w->h[D];
-	if (w->o.cannot_unpause && h->vm == IMAGE_PAUSED) {
+	if (w->o.cannot_unpause && h->vm == IMAGE_PAUSED && !h->giving_back) {
+		h->giving_back = true; /* journaled first */
+		return;
+	}
+	if (h->giving_back) {
 		h->vm = IMAGE_NONE;
 		h->leg.view.local.unpause_failed = true;
 		return;
@@ -364,7 +369,7 @@ static bool clean(struct world *w, int i, unsigned arg)
 		return false;
 	if (i == D && h->holds)
 		h->vm = IMAGE_NONE;
-	h->holds = false;
+	h->holds = h->giving_back = false;
 	h->leg.view.settled = true;
 	part(w, i);
 	return true;

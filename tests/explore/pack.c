@@ -148,6 +148,7 @@ static void code_host(struct coder *c, struct host *h)
 	code_bool(c, &h->pid);
 	code_bool(c, &h->old_boot);
 	code_bool(c, &h->holds);
+	code_bool(c, &h->giving_back);
 	code_bool(c, &h->connected);
 	code_bool(c, &h->away);
 	code_bool(c, &h->start_wanted);

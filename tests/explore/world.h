@@ -72,6 +72,7 @@ struct host {
 	bool pid;                         /* a leg was started */
 	bool old_boot;                    /* the session was made under another boot */
 	bool holds;                       /* things made for the migration are listed in it */
+	bool giving_back;                 /* D: the VM cannot be unpaused, never ran and is being destroyed */
 	/* the agent, while it lives */
 	bool connected; /* to the leg */
 	bool away;      /* it was restarted, and has not reached its leg yet */

@@ -345,6 +345,45 @@ static void switching__destination_leg_killed_after_its_vote__recovered_leg_acti
 	forget_both(move);
 }
 
+/* The destination's leg was killed after it had destroyed a VM that could not be unpaused, before it said so. */
+static void switching__destination_leg_killed_while_it_gives_the_vm_back__source_resumes(void **state)
+{
+	struct move *move = *state;
+	struct journal_resource *list = NULL;
+	size_t count = 0;
+	struct hypervisor *hv = NULL;
+	struct err err = { 0 };
+	struct verdict_facts facts = { .vote = { VOTE_NONE, VOTE_COMMIT, VOTE_COMMIT }, .activating = true };
+	until_stream_ended(move);
+	leg_kill(&move->s); /* so that the verdict waits */
+	leg_step(move, &move->d, STEP_SWITCH);
+	AWAIT(move, move->d.report.facts.vote[PARTY_DESTINATION] == VOTE_COMMIT);
+	leg_kill(&move->d);
+	journal_grant(&move->s);
+	journal_grant(&move->d);
+	rig_ok(journal_facts_add(move->d.journal, MIGRATION, GENERATION, &facts, NULL, &err), &err);
+	rig_ok(journal_resource_list(move->d.journal, MIGRATION, GENERATION, &list, &count, &err), &err);
+	for (size_t i = 0; i < count; i++)
+		if (list[i].kind == RESOURCE_VM) {
+			snprintf(list[i].note, sizeof(list[i].note), "never-ran");
+			rig_ok(journal_resource_update(move->d.journal, &list[i], &err), &err);
+		}
+	free(list);
+	rig_ok(hypervisor_sim.open(&hv, &move->d.paths, &err), &err);
+	rig_ok(hypervisor_sim.dest_destroy(hv, move->plan.vm.uuid, MIGRATION, &err), &err);
+	hypervisor_sim.close(hv);
+	leg_start(move, &move->d, true);
+	leg_start(move, &move->s, true);
+	leg_connect(&move->d);
+	leg_connect(&move->s);
+	AWAIT(move, move->d.report.facts.renounced);
+	leg_facts(&move->s, &move->d.report.facts);
+	AWAIT(move, move->s.report.phase == PHASE_ROLLED_BACK && move->d.report.phase == PHASE_ROLLED_BACK);
+	both(move, STEP_ABORT);
+	assert_undisturbed(move);
+	forget_both(move);
+}
+
 static void switching__destination_told_to_abort_before_its_vote__source_resumes(void **state)
 {
 	struct move *move = *state;
@@ -469,6 +508,7 @@ int main(int argc, char **argv)
 		T(exporter_killed__while_copying__both_end_as_before),
 		T(switching__source_leg_killed_after_the_stream__commits_by_way_of_the_agents),
 		T(switching__destination_leg_killed_after_its_vote__recovered_leg_activates),
+		T(switching__destination_leg_killed_while_it_gives_the_vm_back__source_resumes),
 		T(switching__destination_told_to_abort_before_its_vote__source_resumes),
 		T(switching__destination_leg_killed_after_the_stream__source_waits_then_resumes),
 		T(switching__source_leg_killed_and_no_coordinator__commits_over_the_vote_line),
