@@ -17,11 +17,9 @@ static void answer(struct world *w, int i, const struct session_action *action)
 {
 	struct host *h = &w->h[i];
 	bool done = action->outcome == OUTCOME_DONE;
-	if (action->code == ERR_UNKNOWN_ID)
-		broken(w, "an agent gives an answer that the explorer does not know");
 	if (h->row && session_is_last_word(action->step, action->outcome, action->code))
 		*(done ? &h->kept_done : &h->kept_refused) |= 1U << action->step;
-	c_answered(w, i, action->step, done);
+	c_answered(w, i, action->step, action->outcome, action->code);
 }
 
 static void answer_plain(struct world *w, int i, enum step step, enum outcome outcome, enum err_code code)
@@ -96,6 +94,8 @@ static void on_unknown(struct world *w, int i, enum step step)
 	if (h->forgotten) {
 		if (step == STEP_FORGET)
 			answer_plain(w, i, step, OUTCOME_DONE, ERR_NONE);
+		else if (step == STEP_ABORT || step == STEP_RELEASE)
+			answer_plain(w, i, step, OUTCOME_REFUSED, ERR_UNKNOWN_ID);
 		else
 			answer_plain(w, i, step, OUTCOME_REFUSED, ERR_STALE);
 		return;
@@ -118,7 +118,7 @@ static bool replay(struct world *w, int i, enum step step)
 		return false;
 	if (!done && (h->kept_refused & 1U << step) == 0)
 		return false;
-	c_answered(w, i, step, done);
+	c_answered(w, i, step, done ? OUTCOME_DONE : OUTCOME_REFUSED, ERR_INTERNAL);
 	return true;
 }
 

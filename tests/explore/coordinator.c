@@ -20,7 +20,7 @@ static void forget_details(struct migration_core *core)
 	if (core->cause != ERR_NONE && core->cause != ERR_CANCELLED)
 		core->cause = ERR_INTERNAL;
 	core->cause_side = (enum side)0;
-	core->cause_step = STEP_NONE;
+	core->cause_step = core->cause_step >= STEP_CHECK && core->cause_step <= STEP_COPY ? STEP_COPY : STEP_NONE;
 	if (core->side[S].phase != PHASE_READY || core->state > MIGRATION_COPYING)
 		core->side[S].phase = PHASE_NONE;
 	if (!core->side[D].rebooted || core->state != MIGRATION_COMMITTED)
@@ -65,14 +65,24 @@ static bool same(const struct migration_core *a, const struct migration_core *b)
 	       x.cause == y.cause && a->side[S].reach == b->side[S].reach && a->side[D].reach == b->side[D].reach;
 }
 
-static struct migration_event answer_event(int i, enum step step, bool done)
+/* How a step was answered; the code matters only where it says that the session is unknown. */
+enum how { DONE, REFUSED, UNKNOWN, HOWS };
+
+static unsigned *answers(struct world *w, int i, enum how how)
+{
+	return how == DONE ? &w->c.done[i] : how == REFUSED ? &w->c.refused[i] : &w->c.unknown[i];
+}
+
+static struct migration_event answer_event(int i, enum step step, enum how how)
 {
 	return (struct migration_event) {
 		.kind = MIGRATION_EVENT_ANSWER,
 		.side = side_of(i),
 		.step = step,
-		.outcome = done ? OUTCOME_DONE : OUTCOME_REFUSED,
-		.code = done ? ERR_NONE : ERR_INTERNAL,
+		.outcome = how == DONE ? OUTCOME_DONE : OUTCOME_REFUSED,
+		.code = how == DONE      ? ERR_NONE
+		        : how == REFUSED ? ERR_INTERNAL
+		                         : ERR_UNKNOWN_ID,
 	};
 }
 
@@ -85,24 +95,25 @@ static void drop_idle_answers(struct world *w)
 	struct migration_actions actions;
 	struct migration_core next;
 	for (int i = 0; i < 2; i++)
-		for (int n = STEP_CHECK << 1; n < STEPS << 1; n++) {
-			enum step step = (enum step)(n >> 1);
-			unsigned *bits = n & 1 ? &w->c.done[i] : &w->c.refused[i];
-			const struct migration_event event = answer_event(i, step, n & 1);
-			if ((*bits & 1U << step) == 0)
+		for (int n = 0; n < STEPS * HOWS; n++) {
+			enum step step = (enum step)(n / HOWS);
+			enum how how = (enum how)(n % HOWS);
+			const struct migration_event event = answer_event(i, step, how);
+			if ((*answers(w, i, how) & 1U << step) == 0)
 				continue;
 			migration_step(&w->c.core, &event, &next, &actions);
 			forget_details(&next);
 			if (same(&w->c.core, &next) || w->c.over)
-				*bits &= ~(1U << step);
+				*answers(w, i, how) &= ~(1U << step);
 		}
 }
 
-void c_answered(struct world *w, int i, enum step step, bool done)
+void c_answered(struct world *w, int i, enum step step, enum outcome outcome, enum err_code code)
 {
+	enum how how = outcome == OUTCOME_DONE ? DONE : code == ERR_UNKNOWN_ID ? UNKNOWN : REFUSED;
 	if (!c_hears(w, i))
 		return;
-	*(done ? &w->c.done[i] : &w->c.refused[i]) |= 1U << step;
+	*answers(w, i, how) |= 1U << step;
 	drop_idle_answers(w);
 }
 
@@ -175,16 +186,17 @@ static bool hear_report(struct world *w, int i, unsigned arg)
 	return true;
 }
 
+/* arg: step and how */
 static bool hear_answer(struct world *w, int i, unsigned arg)
 {
-	enum step step = (enum step)(arg >> 1);
-	bool done = (arg & 1) != 0;
-	struct migration_event answer = answer_event(i, step, done);
-	if (w->c.over || w->c.dead || ((done ? w->c.done[i] : w->c.refused[i]) & 1U << step) == 0)
+	enum step step = (enum step)(arg / HOWS);
+	enum how how = (enum how)(arg % HOWS);
+	struct migration_event answer = answer_event(i, step, how);
+	if (w->c.over || w->c.dead || (*answers(w, i, how) & 1U << step) == 0)
 		return false;
 	if (!w->h[i].dead)
 		(void)session_now(w, i, &answer);
-	*(done ? &w->c.done[i] : &w->c.refused[i]) &= ~(1U << step);
+	*answers(w, i, how) &= ~(1U << step);
 	event(w, answer);
 	return true;
 }
@@ -306,6 +318,29 @@ static bool deadline(struct world *w, int i, unsigned arg)
 	return true;
 }
 
+/* An operator who has seen that the other host is powered off rules that host i owns the VM. */
+static bool rule(struct world *w, int i, unsigned arg)
+{
+	(void)arg;
+	if (w->c.dead || w->c.over || !w->h[1 - i].dead || migration_resolve_refusal(&w->c.core, side_of(i)))
+		return false;
+	w->h[1 - i].vm = IMAGE_NONE;
+	simple(w, MIGRATION_EVENT_RESOLVE, i);
+	return true;
+}
+
+/* An operator declares a host that is powered off gone for good. */
+static bool write_off(struct world *w, int i, unsigned arg)
+{
+	(void)arg;
+	if (w->c.dead || w->c.over || !w->h[i].dead || side_get(w, i)->reach != REACH_SUSPECTED ||
+	    side_get(w, i)->written_off || migration_write_off_refusal(&w->c.core, side_of(i)))
+		return false;
+	w->h[i].vm = IMAGE_NONE;
+	simple(w, MIGRATION_EVENT_WRITTEN_OFF, i);
+	return true;
+}
+
 /* From what the database has; an answer to an older epoch is not heard. */
 static bool restart(struct world *w, int i, unsigned arg)
 {
@@ -319,7 +354,7 @@ static bool restart(struct world *w, int i, unsigned arg)
 		broken(w, "the record cannot be read back");
 	for (int side = 0; side < 2; side++) {
 		w->c.hello[side] = true;
-		w->c.done[side] = w->c.refused[side] = 0;
+		w->c.done[side] = w->c.refused[side] = w->c.unknown[side] = 0;
 	}
 	if (!w->c.over)
 		simple(w, MIGRATION_EVENT_RESTART, S);
@@ -332,12 +367,17 @@ static bool restart(struct world *w, int i, unsigned arg)
 	{                                                                                               \
 		"D receives an old " text, command, D, step | STALE, NUISANCE                           \
 	}
-#define ANSWER(step, text)                                                           \
-	{ "C hears S: " text " done", hear_answer, S, step << 1 | 1, CALM },         \
-		{ "C hears S: " text " refused", hear_answer, S, step << 1, CALM },  \
-		{ "C hears D: " text " done", hear_answer, D, step << 1 | 1, CALM }, \
-	{                                                                            \
-		"C hears D: " text " refused", hear_answer, D, step << 1, CALM       \
+#define UNKNOWN_SESSION(step, text)                                                                \
+	{ "C hears S: " text " of nothing known", hear_answer, S, step * HOWS + UNKNOWN, CALM },   \
+	{                                                                                          \
+		"C hears D: " text " of nothing known", hear_answer, D, step *HOWS + UNKNOWN, CALM \
+	}
+#define ANSWER(step, text)                                                                      \
+	{ "C hears S: " text " done", hear_answer, S, step * HOWS + DONE, CALM },               \
+		{ "C hears S: " text " refused", hear_answer, S, step * HOWS + REFUSED, CALM }, \
+		{ "C hears D: " text " done", hear_answer, D, step * HOWS + DONE, CALM },       \
+	{                                                                                       \
+		"C hears D: " text " refused", hear_answer, D, step *HOWS + REFUSED, CALM       \
 	}
 
 const struct step_rule coordinator_rules[] = {
@@ -356,6 +396,8 @@ const struct step_rule coordinator_rules[] = {
 	ANSWER(STEP_ABORT, "ABORT"),
 	ANSWER(STEP_RELEASE, "RELEASE"),
 	ANSWER(STEP_FORGET, "FORGET"),
+	UNKNOWN_SESSION(STEP_ABORT, "ABORT"),
+	UNKNOWN_SESSION(STEP_RELEASE, "RELEASE"),
 	{ "C hears S's report", hear_report, S, 0, CALM },
 	{ "C hears D's report", hear_report, D, 0, CALM },
 	{ "S is told the facts by C", tell, S, 0, CALM },
@@ -372,6 +414,10 @@ const struct step_rule coordinator_rules[] = {
 	{ "C gives D up", give_up, D, 0, NUISANCE },
 	{ "C's deadline passes", deadline, 0, 0, NUISANCE },
 	{ "an operator cancels", cancel, 0, 0, NUISANCE },
+	{ "an operator rules for S", rule, S, 0, NUISANCE },
+	{ "an operator rules for D", rule, D, 0, NUISANCE },
+	{ "an operator writes S off", write_off, S, 0, NUISANCE },
+	{ "an operator writes D off", write_off, D, 0, NUISANCE },
 	{ "C is restarted", restart, 0, 0, NUISANCE },
 	{ 0 },
 };

@@ -14,6 +14,8 @@ static bool grown(const struct verdict_facts *old, const struct verdict_facts *n
 	for (int party = 0; party < PARTIES; party++)
 		if (old->vote[party] != VOTE_NONE && old->vote[party] != now->vote[party])
 			return false;
+	if (old->ruling != VOTE_NONE && old->ruling != now->ruling)
+		return false;
 	return old->suspended <= now->suspended && old->stream_ended <= now->stream_ended &&
 	       old->resumed <= now->resumed && old->released <= now->released && old->activating <= now->activating &&
 	       old->running <= now->running && old->renounced <= now->renounced;
@@ -24,6 +26,7 @@ static struct verdict_facts truth_of(const struct world *w)
 {
 	struct verdict_facts truth = w->o.truth;
 	truth.vote[PARTY_COORDINATOR] = w->c.core.facts.vote[PARTY_COORDINATOR];
+	truth.ruling = w->c.core.facts.ruling;
 	return truth;
 }
 
@@ -42,15 +45,17 @@ static const char *the_vm(const struct world *w, const struct verdict_facts *tru
 	bool runs_here = w->h[S].vm == IMAGE_RUNNING, runs_there = w->h[D].vm == IMAGE_RUNNING;
 	if (runs_here && runs_there)
 		return "the VM runs on both hosts";
-	if ((runs_here || truth->resumed) && (w->o.ran || (truth->activating && !truth->renounced)))
+	bool had = w->o.ran || (truth->activating && !truth->renounced);
+	if ((runs_here || truth->resumed) && had && truth->ruling != VOTE_ABORT)
 		return "the VM runs on S, and D has it run or may";
 	if (truth->renounced && runs_there)
 		return "D runs what it has renounced";
-	if (truth->activating && (verdict_of(truth) != VOTE_COMMIT || truth->vote[PARTY_DESTINATION] != VOTE_COMMIT))
+	if (truth->activating && truth->ruling == VOTE_NONE &&
+	    (verdict_of(truth) != VOTE_COMMIT || truth->vote[PARTY_DESTINATION] != VOTE_COMMIT))
 		return "D activates without two COMMITs, its own included (V6)";
 	if (verdict_of(truth) == VOTE_COMMIT && truth->vote[PARTY_DESTINATION] != VOTE_COMMIT)
 		return "the verdict is COMMIT, and D has not voted for it (V1, V5)";
-	if (truth->released && !w->o.ran)
+	if (truth->released && !w->o.ran && truth->ruling == VOTE_NONE)
 		return "S has let go of a VM that D never ran (V10)";
 	if (truth->released && truth->resumed)
 		return "S has let go of the VM and has it run";
@@ -67,7 +72,7 @@ static const char *sessions(const struct world *w, const struct verdict_facts *t
 		enum session_state state = w->h[i].core.state;
 		bool forth = state == SESSION_COMMITTED || state == SESSION_RELEASING || state == SESSION_RELEASED;
 		bool back = state == SESSION_ROLLED_BACK && w->h[i].core.highest >= STEP_SWITCH;
-		if (w->h[i].row && forth && verdict_of(truth) != VOTE_COMMIT)
+		if (w->h[i].row && forth && verdict_of(truth) != VOTE_COMMIT && truth->ruling == VOTE_NONE)
 			return "a session has gone forth, and the verdict is not COMMIT";
 		if (w->h[i].row && back && committed(truth))
 			return "a session has gone back, and the verdict is COMMIT";
@@ -85,7 +90,7 @@ static const char *final_record(const struct world *w, const struct verdict_fact
 	if (state == MIGRATION_DONE && (!w->o.ran || w->h[S].vm == IMAGE_RUNNING))
 		return "done, and D has not run the VM or S does";
 	if (state == MIGRATION_CANCELLED || state == MIGRATION_FAILED) {
-		if (committed(truth) || w->o.ran)
+		if (committed(truth) || (w->o.ran && truth->ruling != VOTE_ABORT))
 			return "over with S as the owner, and D owns the VM";
 		if (w->h[S].vm != IMAGE_RUNNING && !failed)
 			return "over with S as the owner, and the VM does not run there";
@@ -94,7 +99,7 @@ static const char *final_record(const struct world *w, const struct verdict_fact
 		return "lost, and no host has failed";
 	if (w->c.cancelled && state == MIGRATION_DONE)
 		return "an operator was answered \"cancelled\", and it is done";
-	if (w->c.too_late && state == MIGRATION_CANCELLED)
+	if (w->c.too_late && state == MIGRATION_CANCELLED && !truth->renounced && truth->ruling == VOTE_NONE)
 		return "an operator was answered \"too late\", and it is cancelled";
 	return NULL;
 }
@@ -103,11 +108,12 @@ static const char *final_record(const struct world *w, const struct verdict_fact
 static const char *over_a_step(const struct world *before, const struct world *w)
 {
 	enum migration_state was = before->c.core.state, is = w->c.core.state;
-	if (was != is && migration_is_final(was))
+	bool ruled = before->c.core.facts.ruling != w->c.core.facts.ruling;
+	if (was != is && migration_is_final(was) && !(was == MIGRATION_LOST && ruled))
 		return "a final state has changed";
 	if (was == MIGRATION_ROLLING_BACK && is == MIGRATION_COMMITTED)
 		return "from rolling-back to committed";
-	if (was == MIGRATION_COMMITTED && is == MIGRATION_ROLLING_BACK && !w->c.core.facts.renounced)
+	if (was == MIGRATION_COMMITTED && is == MIGRATION_ROLLING_BACK && !w->c.core.facts.renounced && !ruled)
 		return "from committed to rolling-back, and D has not renounced";
 	enum vote vote = w->c.core.facts.vote[PARTY_COORDINATOR];
 	if (before->c.core.facts.vote[PARTY_COORDINATOR] != vote && w->o.truth.vote[PARTY_SOURCE] != vote &&

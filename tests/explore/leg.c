@@ -156,6 +156,19 @@ static bool write_fact(struct world *w, int i, unsigned arg)
 	return false;
 }
 
+/* voteline.c: facts travel between the legs again after the link broke or a leg was started again. A host that was
+ * booted again has lost its certificate. */
+static bool on_vote_line(const struct world *w)
+{
+	const struct host *s = &w->h[S], *d = &w->h[D];
+	const struct leg_view *source = &s->leg.view, *destination = &d->leg.view;
+	bool calls = source->local.granted && source->facts.stream_ended && !source->settled && !source->released;
+	bool listens = destination->local.granted && !destination->released &&
+	               (destination->local.complete || destination->recover || leg_rolls_back(destination));
+	return calls && listens && !w->o.cut_legs && w->o.link == LINK_DOWN && acts(s) && acts(d) && !s->old_boot &&
+	       !d->old_boot;
+}
+
 /* tell_peer(): what the other leg knows, after it has journaled it. */
 static bool hear_peer(struct world *w, int i, unsigned arg)
 {
@@ -163,7 +176,7 @@ static bool hear_peer(struct world *w, int i, unsigned arg)
 	struct verdict_facts known = w->h[i].leg.view.facts;
 	bool conflict = false;
 	(void)arg;
-	if (!acts(&w->h[i]) || w->o.link != LINK_UP || !peer->lives)
+	if (!acts(&w->h[i]) || !peer->lives || (w->o.link != LINK_UP && !on_vote_line(w)))
 		return false;
 	if (!verdict_learn(&known, &peer->view.facts, &conflict) && !conflict)
 		return false;

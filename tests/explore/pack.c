@@ -48,6 +48,7 @@ static void code_facts(struct coder *c, struct verdict_facts *facts)
 	code_bool(c, &facts->activating);
 	code_bool(c, &facts->running);
 	code_bool(c, &facts->renounced);
+	facts->ruling = (enum vote)code(c, facts->ruling, 2);
 }
 
 static void code_side(struct coder *c, struct migration_side *side)
@@ -60,6 +61,7 @@ static void code_side(struct coder *c, struct migration_side *side)
 	code_bool(c, &side->journal_lost);
 	code_bool(c, &side->cleanup_owed);
 	code_bool(c, &side->forget_owed);
+	code_bool(c, &side->written_off);
 }
 
 static void code_coordinator(struct coder *c, struct coordinator *p)
@@ -70,6 +72,7 @@ static void code_coordinator(struct coder *c, struct coordinator *p)
 	code_side(c, &p->core.side[D]);
 	code_bool(c, &p->core.abort_asked);
 	p->core.cause = (enum err_code)code(c, p->core.cause, 6);
+	p->core.cause_step = (enum step)code(c, p->core.cause_step, 3);
 	code_bool(c, &p->dead);
 	code_bool(c, &p->over);
 	code_bool(c, &p->cancelled);
@@ -81,6 +84,7 @@ static void code_coordinator(struct coder *c, struct coordinator *p)
 		p->sent[i] = code(c, p->sent[i], STEPS);
 		p->done[i] = code(c, p->done[i], STEPS);
 		p->refused[i] = code(c, p->refused[i], STEPS);
+		p->unknown[i] = code(c, p->unknown[i], STEPS);
 	}
 }
 

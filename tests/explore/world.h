@@ -31,6 +31,7 @@ struct coordinator {
 	unsigned sent[2];    /* commands that were sent, a bit a step: each may come at any time, any number of times */
 	unsigned done[2];    /* answers on their way, a bit a step */
 	unsigned refused[2];
+	unsigned unknown[2]; /* refused, since that session is over and forgotten */
 };
 
 /* The VM as a host's hypervisor has it. */
@@ -142,7 +143,7 @@ extern const struct step_rule coordinator_rules[];
 /* Whether host i and the coordinator can hear each other. */
 bool c_hears(const struct world *w, int i);
 /* Host i has answered: the answer is on its way. */
-void c_answered(struct world *w, int i, enum step step, bool done);
+void c_answered(struct world *w, int i, enum step step, enum outcome outcome, enum err_code code);
 
 /* ---- agent.c ---- */
 extern const struct step_rule agent_rules[];

@@ -359,8 +359,8 @@ static void switching__destination_leg_killed_while_it_gives_the_vm_back__source
 	leg_step(move, &move->d, STEP_SWITCH);
 	AWAIT(move, move->d.report.facts.vote[PARTY_DESTINATION] == VOTE_COMMIT);
 	leg_kill(&move->d);
-	journal_grant(&move->s);
-	journal_grant(&move->d);
+	journal_grant(move, &move->s);
+	journal_grant(move, &move->d);
 	rig_ok(journal_facts_add(move->d.journal, MIGRATION, GENERATION, &facts, NULL, &err), &err);
 	rig_ok(journal_resource_list(move->d.journal, MIGRATION, GENERATION, &list, &count, &err), &err);
 	for (size_t i = 0; i < count; i++)

@@ -121,6 +121,7 @@ static void lost(void)
 	facts.activating = true;
 	report(SIDE_DESTINATION, PHASE_COMMITTED, facts);
 	simple(MIGRATION_EVENT_REBOOTED, SIDE_DESTINATION);
+	report(SIDE_DESTINATION, PHASE_COMMITTED, facts); /* it has not renounced */
 	assert_state(MIGRATION_LOST);
 	assert_int_equal(migration_command(&core, SIDE_SOURCE), STEP_NONE);
 }
