@@ -135,6 +135,7 @@ static void resolve__lost_and_the_vm_migrates_again__refused(void **state)
 	msg.u.report.facts.activating = true;
 	from_agent("b2", &msg);
 	host_hello("b2", "west", "boot2");
+	from_agent("b2", &msg); /* it has not renounced */
 	assert_int_equal(run_find(c, id)->rec.core.state, MIGRATION_LOST);
 	struct msg_request again = a_migrate("web", "b2"), request = a_resolve(id, SIDE_SOURCE, "b2");
 	uint64_t other = id_of(ask(&operator, & again));
