@@ -203,11 +203,11 @@ static int resource_rows(struct journal *journal, sqlite3_stmt *stmt, struct jou
 int journal_resources_read(struct journal *journal, uint64_t migration, uint32_t generation,
                            struct journal_resource **list, size_t *count, struct err *err)
 {
-	sqlite3_stmt *stmt =
-		db_query(journal->db, err,
-	                 "SELECT " RESOURCE_COLUMNS " FROM resource WHERE ?1 = 0 OR (migration = ?1 AND generation = ?2)"
-	                 " ORDER BY id DESC",
-	                 "uu", migration, (uint64_t)generation);
+	sqlite3_stmt *stmt = db_query(journal->db, err,
+	                              "SELECT " RESOURCE_COLUMNS
+	                              " FROM resource WHERE ?1 = 0 OR (migration = ?1 AND generation = ?2)"
+	                              " ORDER BY id DESC",
+	                              "uu", migration, (uint64_t)generation);
 	int rc = stmt ? resource_rows(journal, stmt, list, count, err) : -1;
 	db_end(stmt);
 	return rc;

@@ -16,7 +16,7 @@ static bool told_of_kept(const struct leftovers *leftovers, const json_t *item)
 	const char *host = json_string_value(json_object_get(item, "host"));
 	const char *kind = json_string_value(json_object_get(item, "kind"));
 	uint64_t migration = (uint64_t)json_integer_value(json_object_get(item, "migration"));
-	if (!host || !kind || strcmp(kind, "source-disks") != 0)
+	if (!host || !kind || (strcmp(kind, "source-disks") != 0 && strcmp(kind, "copy") != 0))
 		return false;
 	for (size_t i = 0; i < leftovers->count; i++) {
 		const struct leftovers_host *asked = &leftovers->hosts[i];

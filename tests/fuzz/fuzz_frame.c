@@ -55,8 +55,8 @@ static void marks(const uint8_t *data, uint32_t size, bool question)
 	struct err err;
 	if (frame_marks_get(data, size, &read, &err))
 		return;
-	fuzz_must(frame_marks_put(again, &read) == size && memcmp(again, data, size) == 0, "marks: not as they were sent",
-	          NULL);
+	fuzz_must(frame_marks_put(again, &read) == size && memcmp(again, data, size) == 0,
+	          "marks: not as they were sent", NULL);
 }
 
 /* The small ones: taken is as it was sent. */

@@ -123,7 +123,7 @@ static json_t *show(uint64_t id)
 static json_t *leftovers(void)
 {
 	struct msg_request request = a_request(VERB_LEFTOVERS);
-	return json_object_get(ask(&viewer, &request), "leftovers");
+	return json_object_get(ask_later(&viewer, &request), "leftovers");
 }
 
 static void assert_kept(uint64_t id, bool kept)

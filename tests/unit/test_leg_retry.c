@@ -291,7 +291,7 @@ static void retry__plan_fits_another_disk__not_taken(void **state)
 	struct journal_resource ran;
 	assert_int_equal(journal_kept_find(move->d.journal, &move->plan, 0, &ran, &err), 1);
 	const int64_t copy = ran.id;
-	ran.kind = RESOURCE_RAN;
+	ran.kind = RESOURCE_FILE;
 	rig_ok(journal_resource_add(move->d.journal, &ran, &ran.id, &err), &err);
 	assert_int_equal(journal_kept_find(move->d.journal, &move->plan, 0, &kept, &err), 1);
 	assert_int_equal(kept.id, copy);
