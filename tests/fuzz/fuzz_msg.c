@@ -69,12 +69,12 @@ static void try_holdings(const uint8_t *data, size_t bytes)
 	void *one;
 	size_t one_bytes;
 	if (msg_holdings_decode(data, bytes, &holdings, &err) != 0) {
-		must_be_worded(&err);
+		fuzz_must_be_worded(&err);
 		return;
 	}
-	must(msg_holdings_encode(&holdings, &one, &one_bytes, &err) == 0, "holdings cannot be encoded", &err);
-	must(msg_holdings_decode(one, one_bytes, &again, &err) == 0, "holdings cannot be decoded", &err);
-	must(holdings.count == again.count && holdings.cut == again.cut, "other holdings", &err);
+	fuzz_must(msg_holdings_encode(&holdings, &one, &one_bytes, &err) == 0, "holdings cannot be encoded", &err);
+	fuzz_must(msg_holdings_decode(one, one_bytes, &again, &err) == 0, "holdings cannot be decoded", &err);
+	fuzz_must(holdings.count == again.count && holdings.cut == again.cut, "other holdings", &err);
 	free(one);
 	msg_holdings_free(&holdings);
 	msg_holdings_free(&again);

@@ -117,7 +117,7 @@ static void try_lists(void)
 static void try_documents(void)
 {
 	static const struct msg_request all = { .all = 1 };
-	static const api_verb_fn verbs[] = { api_events, api_list, api_leftovers, api_host_list, api_vm_list };
+	static const api_verb_fn verbs[] = { api_events, api_list, api_host_list, api_vm_list };
 	struct err err = { 0 };
 	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++) {
 		json_t *doc = NULL;
