@@ -6,7 +6,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <uuid/uuid.h>
 
 #include "common/log.h"
@@ -213,7 +212,6 @@ static int parse_over(struct survey *survey, struct err *err)
 
 static int start(struct survey *survey, struct err *err)
 {
-	char path[PATHS_MAX + 16];
 	survey->conf = calloc(1, sizeof(*survey->conf));
 	survey->things = calloc(SURVEY_THINGS_MAX, sizeof(*survey->things));
 	if (!survey->conf || !survey->things)
@@ -222,9 +220,9 @@ static int start(struct survey *survey, struct err *err)
 	    agent_conf_load(survey->conf, &survey->paths, NULL, err))
 		return -1;
 	/* Opening would make one, by which everything here is nobody's. */
-	snprintf(path, sizeof(path), "%s/journal.db", survey->paths.lib);
-	if (access(path, F_OK))
-		return err_errno(err, ERR_CONFIG, errno, "without a journal nothing can be told: %s", path);
+	int there = journal_find(&survey->paths, err);
+	if (there <= 0)
+		return there < 0 ? -1 : err_set(err, ERR_HOST_LOST, "without a journal nothing can be told");
 	return journal_open(&survey->journal, &survey->paths, err) ||
 	                       survey->ops->open(&survey->hv, &survey->paths, err)
 	               ? -1
