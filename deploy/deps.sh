@@ -12,7 +12,7 @@ build="gcc make pkg-config protobuf-c-compiler libprotobuf-c-dev libzmq3-dev lib
  libsystemd-dev libnbd-dev libiscsi-dev uthash-dev uuid-dev scdoc"
 run="qemu-system-common qemu-utils nbdkit tgt fuse3"
 demo="jq procps"
-check="clang libcmocka-dev valgrind libclang-rt-14-dev clang-format clang-tidy cppcheck gcovr git spin sqlite3 iproute2 python3"
+check="clang libcmocka-dev valgrind libclang-rt-14-dev clang-format clang-tidy cppcheck gcovr git patch spin sqlite3 iproute2 python3"
 
 what=all
 only_say=no
