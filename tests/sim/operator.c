@@ -297,7 +297,9 @@ static void resolve(const struct record *r)
 	struct guest *guest = guest_by_uuid(r->vm);
 	bool lost = strcmp(r->state, "lost") == 0;
 	struct msg_request request = { .verb = VERB_RESOLVE, .keep_source_s = -1, .keep_copy_s = -1 };
-	if (!guest || (r->final && !lost) || (lost && chance_below(2)))
+	bool open = strcmp(r->state, "switching") == 0 || strcmp(r->state, "in-doubt") == 0 ||
+	            strcmp(r->state, "committed") == 0;
+	if (!guest || (!open && !lost) || (lost && chance_below(2)))
 		return;
 	bool to_source = lost || r->destination->gone;
 	if (!lost && r->destination->gone == r->source->gone)
