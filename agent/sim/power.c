@@ -175,12 +175,14 @@ int power_cut(const char *home, uint64_t *ret_bytes, struct err *err)
 	if (set_aside(home, dir, err) != 0)
 		return -1;
 	snprintf(root, sizeof(root), "%s", home);
-	FTS *walk = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR | FTS_XDEV, NULL);
+	/* Storage repositories may be file systems of their own. run/ is left alone; exporters mount things there. */
+	FTS *walk = fts_open(roots, FTS_PHYSICAL | FTS_NOCHDIR, NULL);
 	if (walk == NULL)
 		return err_errno(err, ERR_IO, errno, "walk %s", home);
 	while (result == 0 && (entry = fts_read(walk)) != NULL) {
 		if (entry->fts_info == FTS_D && entry->fts_level == 1 &&
-		    strncmp(entry->fts_name, POWER_DIR, strlen(POWER_DIR)) == 0)
+		    (strncmp(entry->fts_name, POWER_DIR, strlen(POWER_DIR)) == 0 ||
+		     strcmp(entry->fts_name, "run") == 0))
 			(void)fts_set(walk, entry, FTS_SKIP);
 		if (entry->fts_info == FTS_F)
 			result = visit(entry->fts_path, dir, &bytes, err);

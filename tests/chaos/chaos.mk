@@ -20,4 +20,4 @@ PROVE += tests/chaos/chaos.sh
 ## chaos: faults of all kinds on a fleet under load, for MINUTES=5, as drawn from SEED (default: a new one)
 .PHONY: chaos
 chaos: all
-	$(Q)MINUTES=$(MINUTES) SEED=$(SEED) tests/chaos/chaos.sh $(B)
+	$(Q)MINUTES=$(MINUTES) SEED=$(SEED) bash tests/chaos/chaos.sh $(B)

@@ -3,6 +3,7 @@
  * its own writes are noted. */
 #include <fcntl.h>
 #include <ftw.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -10,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
@@ -227,6 +229,39 @@ static void half_a_note__is_skipped(void **state)
 	assert_int_equal(get(f, 0), 'a');
 }
 
+/* In a process of its own: a file system mounted below the host. Exit status: 77 without the right to mount. */
+static int cut_in_a_mount(struct fixture *f)
+{
+	char dir[96], path[128];
+	snprintf(dir, sizeof(dir), "%s/sr", f->home);
+	snprintf(path, sizeof(path), "%s/disk.raw", dir);
+	if (mkdir(dir, 0700) != 0)
+		return 1;
+	if (unshare(CLONE_NEWNS) != 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) != 0 ||
+	    mount("tmpfs", dir, "tmpfs", 0, "size=1m") != 0)
+		return 77;
+	close(f->fd);
+	f->fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+	put(f, 0, 'a');
+	if (fdatasync(f->fd) != 0)
+		return 1;
+	put(f, 0, 'b');
+	return cut(f) > 0 && get(f, 0) == 'a' ? 0 : 1;
+}
+
+static void file_system_of_its_own__is_cut_too(void **state)
+{
+	struct fixture *f = *state;
+	int status = 0;
+	pid_t child = fork();
+	if (child == 0)
+		_exit(cut_in_a_mount(f));
+	assert_int_equal(waitpid(child, &status, 0), child);
+	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
+		skip();
+	assert_int_equal(status, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -237,6 +272,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(left_alone__are_logs_and_the_ledger, setup, teardown),
 		cmocka_unit_test_setup_teardown(new_file__of_the_same_name__is_not_touched, setup, teardown),
 		cmocka_unit_test_setup_teardown(half_a_note__is_skipped, setup, teardown),
+		cmocka_unit_test_setup_teardown(file_system_of_its_own__is_cut_too, setup, teardown),
 	};
 	return cmocka_run_group_tests(tests, NULL, remove_root);
 }
