@@ -16,6 +16,8 @@
 
 #define ASK_MS 200u    /* between two questions to the coordinator */
 #define KNOWN_MS 5000u /* for a new VM to get around */
+#define NOTE_LOOKS 20u /* at a process that seems to take no notes of what it writes */
+#define NOTE_STEP_MS 5
 #define AGENT "drover-agent"
 #define COORDINATOR "drover-coordinator"
 
@@ -303,6 +305,18 @@ int fleet_down(struct fleet *fleet, struct err *err)
 	return result;
 }
 
+/* One that is just ending, or just becoming another program, has no environment for a moment. */
+static bool takes_notes(const struct proc_id *id)
+{
+	short none;
+	for (unsigned look = 0; look < NOTE_LOOKS; look++) {
+		if (fleet_has_environment(id, POWER_ENV "=") || !proc_alive(id))
+			return true;
+		disk_wait(NULL, -1, 0, disk_now_ms() + NOTE_STEP_MS, &none, NULL);
+	}
+	return false;
+}
+
 /* false: a process of the host did not take notes of what it wrote. */
 static bool all_noted(const struct fleet_host *host, struct err *err)
 {
@@ -312,7 +326,7 @@ static bool all_noted(const struct fleet_host *host, struct err *err)
 	if (fleet_processes(host->paths.home, &list, &count, err) != 0)
 		return false;
 	for (size_t i = 0; i < count && all; i++)
-		all = fleet_has_environment(&list[i], POWER_ENV "=");
+		all = takes_notes(&list[i]);
 	free(list);
 	return all;
 }
