@@ -6,4 +6,4 @@ PROVE_BUILD += $(B)/test/crash.so
 ## cancel: a cancel at each write of each party's journal, and while something hangs; real processes
 .PHONY: cancel
 cancel: all $(B)/test/crash.so
-	$(Q)DROVER_TEST_LIMIT=$(PROVE_LIMIT) tests/run.sh $(B) $(CANCEL)
+	$(Q)STRIDE=$(or $(STRIDE),1) DROVER_TEST_LIMIT=100000 tests/run.sh $(B) $(CANCEL)

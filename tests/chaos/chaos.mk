@@ -8,10 +8,10 @@ CRASH := $(addprefix tests/chaos/,crash_coordinator.sh crash_agents.sh crash_leg
 PROVE += $(CRASH)
 PROVE_BUILD += $(B)/test/crash.so
 
-## crash: kill -9 each party of a migration at each write of its journal, before and after it; real processes
+## crash: each party of a migration killed, hung or gone at each write of its journal; STRIDE=1: each STRIDE-th
 .PHONY: crash
 crash: all $(B)/test/crash.so
-	$(Q)tests/run.sh $(B) $(CRASH)
+	$(Q)STRIDE=$(or $(STRIDE),1) DROVER_TEST_LIMIT=100000 tests/run.sh $(B) $(CRASH)
 
 MINUTES ?= 5
 # Part of `make prove` as well, for five minutes and with a seed that is drawn and printed.

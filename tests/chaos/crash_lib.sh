@@ -5,6 +5,14 @@ WRITES_MAX=120 # no party writes as often in one migration
 
 [ -e "$SHIM" ] || { echo "not ok - $SHIM is not built"; exit 1; }
 
+# Which writes are tried: each STRIDE-th, from another one on for "after" (default 3; `make crash` and `make cancel`: all).
+STRIDE=${STRIDE:-3}
+writes() { # WHEN
+	local first=1
+	[ "$1" = before ] || [ "$STRIDE" -eq 1 ] || first=2
+	seq $first "$STRIDE" $WRITES_MAX
+}
+
 go_on() { kill -CONT "$(cat "$FLEET/mark")"; }
 # A write after the end, or of its own end, strikes as well.
 let_go() { [ ! -e "$FLEET/mark" ] || go_on 2>/dev/null || true; }

@@ -3,13 +3,11 @@
 #   tests/chaos/gone.sh BUILD hang-PARTY             stopped at the write until it is suspected, then it goes on
 #   tests/chaos/gone.sh BUILD coordinator            the coordinator never comes back: the guest runs all the same
 #   tests/chaos/gone.sh BUILD source                 the source's host loses its power for good (and returns, for the cleaning)
-# STRIDE=n tries every n-th write only (default 3; 1: all).
 . "$(dirname "$0")/../lib.sh" "$1"
 . "$(dirname "$0")/crash_lib.sh"
 SAID=$(mktemp)
 trap 'rm -f "$SAID"; fleet_down' EXIT
 what=$2
-STRIDE=${STRIDE:-3}
 
 guest() { drover-sim create web1 --on a1 --memory 16M --dirty 1M/s --disk xvda=8M@local --disk-write 512K/s --home "$FLEET"; }
 suspects() { drover host list --json | jq -e '[.hosts[] | select(.state == "suspected")] | length > 0' >/dev/null; }
@@ -97,7 +95,7 @@ no_source() { # WHEN N
 each_write() { # COMMAND...: with WHEN and N added
 	local n when last=0
 	for when in before after; do
-		for n in $(seq 1 "$STRIDE" $WRITES_MAX); do
+		for n in $(writes $when); do
 			echo "$when write $n" >&2 # shown only if the test fails
 			"$@" $when "$n"
 			[ $fired != no ] || break
