@@ -111,7 +111,11 @@ int paths_write_pid(const struct paths *paths, const char *name, long pid, struc
 		return err_errno(err, ERR_IO, saved, "write %s", fresh);
 	}
 	if (rename(fresh, path) < 0) {
+		long there;
 		saved = errno;
+		/* Who starts a daemon writes the same file as the daemon itself, and may have been quicker. */
+		if (saved == ENOENT && paths_read_pid(paths, name, &there) == 0 && there == pid)
+			return 0;
 		unlink(fresh);
 		return err_errno(err, ERR_IO, saved, "write %s", path);
 	}

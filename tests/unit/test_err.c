@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -228,6 +229,33 @@ static void paths__make__modes_and_again(void **state)
 	unlink(paths.run);
 }
 
+/* As a daemon and who has started it do. */
+static void pid_file__written_by_two_at_once__is_there(void **state)
+{
+	(void)state;
+	char dir[] = "/tmp/drover-pid-XXXXXX", run[64], path[64];
+	struct paths paths = { 0 };
+	int failed = 0, status = 0;
+	long pid = 0;
+	assert_non_null(mkdtemp(dir));
+	(void)snprintf(paths.run, sizeof(paths.run), "%s", dir);
+	pid_t child = fork();
+	for (int i = 0; i < 3000; i++)
+		failed += paths_write_pid(&paths, "agent", 42, NULL) != 0;
+	if (child == 0)
+		_exit(failed != 0);
+	assert_int_equal(waitpid(child, &status, 0), child);
+	assert_int_equal(status, 0);
+	assert_int_equal(failed, 0);
+	assert_int_equal(paths_read_pid(&paths, "agent", &pid), 0);
+	assert_int_equal(pid, 42);
+	(void)snprintf(run, sizeof(run), "%s/agent.pid.new", dir);
+	(void)snprintf(path, sizeof(path), "%s/agent.pid", dir);
+	(void)unlink(run);
+	(void)unlink(path);
+	(void)rmdir(dir);
+}
+
 static void pid_files__written_read_removed(void **state)
 {
 	(void)state;
@@ -373,6 +401,7 @@ int main(void)
 		cmocka_unit_test(paths__home_too_long_for_sockets__refused),
 		cmocka_unit_test(paths__make__modes_and_again),
 		cmocka_unit_test(pid_files__written_read_removed),
+		cmocka_unit_test(pid_file__written_by_two_at_once__is_there),
 		cmocka_unit_test(boot_id__own_of_a_home_or_the_kernels),
 		cmocka_unit_test(log__below_the_level__dropped),
 		cmocka_unit_test(log__ugly_text__one_bounded_line),
