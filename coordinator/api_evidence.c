@@ -43,7 +43,8 @@ json_t *api_evidence(const struct store_migration *rec)
 	} flags[] = {
 		{ f->suspended,
 		  PARTY_SOURCE,
-		  { "journaled that it suspends the VM", "V2", "it may still abort by itself" } },
+		  { "journaled that it suspends the VM", "V2",
+		    f->stream_ended ? "the VM stands still there from then on" : "it may still abort by itself" } },
 		{ f->stream_ended,
 		  PARTY_SOURCE,
 		  { "journaled its end of stream", "V3",
@@ -88,6 +89,8 @@ json_t *api_rights(const struct store_migration *rec)
 		{ rec->destination, "let the VM run", "V6", verdict_may_activate(f) },
 	};
 	json_t *list = json_array();
+	if (migration_is_final(rec->core.state) && rec->core.state != MIGRATION_LOST)
+		return list; /* nothing is left to be permitted */
 	for (size_t i = 0; i < sizeof(rights) / sizeof(rights[0]); i++)
 		json_array_append_new(list, json_pack("{s:s,s:s,s:b,s:s}", "host", rights[i].host, "act", rights[i].act,
 		                                      "allowed", rights[i].allowed, "rule", rights[i].rule));
