@@ -236,8 +236,7 @@ int journal_view_read(struct journal *journal, struct journal_view *ret_view, st
 {
 	struct journal_view view = { NULL, NULL, 0, 0 };
 	(void)pthread_mutex_lock(&journal->lock);
-	/* A read transaction: it sees one state of the database, and holds up nobody who writes. */
-	int rc = db_exec(journal->db, err, "BEGIN", "");
+	int rc = db_begin_read(journal->db, err);
 	if (rc == 0) {
 		rc = journal_sessions_read(journal, &view.sessions, &view.session_count, err);
 		if (rc == 0)

@@ -331,6 +331,14 @@ int db_begin(struct db *db, struct err *err)
 	return 0;
 }
 
+int db_begin_read(struct db *db, struct err *err)
+{
+	if (db_exec(db, err, "BEGIN", "") < 0)
+		return -1;
+	db->open = true; /* else it would be taken for one that was left over */
+	return 0;
+}
+
 int db_commit(struct db *db, struct err *err)
 {
 	int result = again(db, db->commit, err);

@@ -38,6 +38,9 @@ void db_close(struct db *db);
 int db_begin(struct db *db, struct err *err);
 int db_commit(struct db *db, struct err *err);
 void db_rollback(struct db *db);
+/* BEGIN of a transaction that only reads: all that is read until db_rollback() is one state of the database, and nobody
+ * who writes is held up. */
+int db_begin_read(struct db *db, struct err *err);
 
 /* Errors of everything that runs SQL: ERR_NO_SPACE, ERR_BUSY (another process writes for longer than the busy timeout),
  * ERR_IO, ERR_CORRUPT, ERR_CONFLICT (a constraint of the schema), else ERR_INTERNAL. The words name the file. */

@@ -52,8 +52,7 @@ CHECK_TESTS = $(CHECKS) $(UNIT_TESTS:%=$(ASAN_B)/test/%) $(THREADED_TESTS:%=$(TS
 # Checks that are scripts and know the build directory.
 CHECKS := $(wildcard tests/rooms.sh tests/man.sh)
 # Those with threads of ours run under TSan too; those without processes and clocks under valgrind.
-# test_leg: under TSan one race between a cancelled pass and its closing is still to be looked at.
-THREADED_TESTS := $(filter test_tls test_relay test_stream test_disk_copy test_sink test_bus,$(UNIT_TESTS))
+THREADED_TESTS := $(filter test_tls test_relay test_stream test_leg test_disk_copy test_sink test_bus,$(UNIT_TESTS))
 VALGRIND_TESTS := $(filter test_verdict test_err test_msg test_msg_limits test_msg_hostile test_migration test_admission test_session test_converge test_journal test_store test_units test_conf test_cli_format,$(UNIT_TESTS))
 
 ## asan: build with AddressSanitizer and UBSan, run the unit tests

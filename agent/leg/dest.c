@@ -354,8 +354,11 @@ static int keep_what_ran(struct leg *leg, struct err *err)
 
 static int clean(struct leg *leg, struct err *err)
 {
+	struct verdict_facts facts;
 	stop_all(leg);
-	if (leg->facts.ruling == VOTE_ABORT && leg->facts.activating && keep_what_ran(leg, err))
+	if (leg_facts_now(leg, &facts, err))
+		return -1;
+	if (facts.ruling == VOTE_ABORT && facts.activating && keep_what_ran(leg, err))
 		return -1;
 	return clean_resources(leg, NULL, 0, err);
 }

@@ -202,6 +202,8 @@ void leg_post_unpause_failed(struct leg *leg);
 void leg_post_ready(struct leg *leg);
 /* Journals one flag, on the main thread; -1 where the rules forbid it. */
 int leg_flag(struct leg *leg, const struct verdict_facts *flag, struct err *err);
+/* What is journaled now, as the main thread has it. */
+int leg_facts_now(struct leg *leg, struct verdict_facts *ret_facts, struct err *err);
 int leg_resource_add(struct leg *leg, struct journal_resource *resource, struct err *err); /* fills id and session */
 int leg_resource_update(struct leg *leg, const struct journal_resource *resource, struct err *err);
 int leg_resource_gone(struct leg *leg, int64_t id, struct err *err);

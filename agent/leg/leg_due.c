@@ -419,6 +419,18 @@ int leg_flag(struct leg *leg, const struct verdict_facts *flag, struct err *err)
 	return queue_call(leg->queue, do_flag, &call, err);
 }
 
+static int do_facts(struct leg *leg, void *arg, struct err *err)
+{
+	(void)err;
+	*(struct verdict_facts *)arg = leg->facts;
+	return 0;
+}
+
+int leg_facts_now(struct leg *leg, struct verdict_facts *ret_facts, struct err *err)
+{
+	return queue_call(leg->queue, do_facts, ret_facts, err);
+}
+
 static int do_add(struct leg *leg, void *arg, struct err *err)
 {
 	struct journal_resource *resource = arg;

@@ -4,8 +4,7 @@ $(B)/test/faults.so: tests/faults/env_shim.c
 	$(Q)mkdir -p $(dir $@) && $(CC) -std=c11 -D_GNU_SOURCE $(WARN) -O1 -g -fPIC -fvisibility=hidden -shared -o $@ $< -ldl
 
 FAULTS := $(sort $(wildcard tests/faults/t_*.sh))
-# Not yet: t_exhausted.sh, which finds leftovers of a destination without descriptors (`make faults` shows them).
-PROVE += $(filter-out %/t_exhausted.sh,$(FAULTS))
+PROVE += $(FAULTS)
 PROVE_BUILD += $(B)/test/faults.so
 
 ## faults: disks, memory, descriptors and clocks fail under real processes

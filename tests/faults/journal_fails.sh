@@ -59,7 +59,7 @@ fault_at() { # PARTY KIND N
 	drover-sim up --home "$FLEET" >/dev/null
 	within 10 guest_ticks web1
 	all_is_right || fail "$key from $source: $(verify 2>&1)"
-	within 10 eval '[ "$(drover leftovers --json | jq ".leftovers | length")" = 0 ]'
+	within 10 no_leftovers
 }
 
 [ -e "$SHIM" ] || { echo "not ok - $SHIM is not built"; exit 1; }

@@ -25,7 +25,7 @@ ends_well() { # ID
 	supervise_until 30 settled
 	within 10 guest_ticks web1
 	all_is_right || fail "$(verify 2>&1)"
-	within 10 eval '[ "$(drover leftovers --json | jq ".leftovers | length")" = 0 ]'
+	within 10 no_leftovers
 }
 
 # Its limit is what it has open already, and SPARE more.

@@ -129,12 +129,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	struct fuzz_input input = { data, bytes };
 	if (journal == NULL)
 		begin();
-	fuzz_sql(journal->db, "BEGIN");
+	struct err err = { 0 };
+	fuzz_must(db_begin(journal->db, &err) == 0, "begin", &err);
 	for (size_t i = 0; i < sizeof(tables) / sizeof(tables[0]); i++)
 		fuzz_rows(&tables[i], &input);
 	try_sessions();
 	try_resources();
 	try_rest();
-	fuzz_sql(journal->db, "ROLLBACK");
+	db_rollback(journal->db);
 	return 0;
 }

@@ -146,7 +146,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t bytes)
 	struct fuzz_input input = { data, bytes };
 	if (store == NULL)
 		begin();
-	fuzz_sql(store->db, "BEGIN");
+	struct err err = { 0 };
+	fuzz_must(db_begin(store->db, &err) == 0, "begin", &err);
 	fuzz_rows(&migrations, &input);
 	fuzz_rows(&hosts, &input);
 	fuzz_rows(&events, &input);

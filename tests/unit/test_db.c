@@ -303,6 +303,21 @@ static void write__other_holds_the_lock__busy(void **state)
 	db_close(b);
 }
 
+static void read_transaction__others_write__sees_one_state_to_its_end(void **state)
+{
+	(void)state;
+	struct db *reader = open_at(2, false), *other = open_at(2, false);
+	struct err err;
+	assert_int_equal(db_begin_read(reader, &err), 0);
+	assert_int_equal(number(reader, "SELECT count(*) FROM vm"), 0);
+	assert_int_equal(db_exec(other, &err, "INSERT INTO vm(name) VALUES('a')", ""), 0); /* nobody is held up */
+	assert_int_equal(number(reader, "SELECT count(*) FROM vm"), 0);
+	db_rollback(reader);
+	assert_int_equal(number(reader, "SELECT count(*) FROM vm"), 1);
+	db_close(reader);
+	db_close(other);
+}
+
 enum { WRITERS = 4, ROWS = 25 };
 
 _Noreturn static void writer(void)
@@ -377,6 +392,7 @@ int main(void)
 		DB_TEST(transaction__rolled_back__nothing_there),
 		DB_TEST(write__disk_full__no_space_and_usable_after),
 		DB_TEST(write__other_holds_the_lock__busy),
+		DB_TEST(read_transaction__others_write__sees_one_state_to_its_end),
 		DB_TEST(several_processes__first_open_and_writes__all_there),
 		DB_TEST(crash__after_commit__row_is_there),
 	};
