@@ -52,17 +52,15 @@ static int endpoint_text(int fd, char ret_endpoint[LIMIT_ID], struct err *err)
 	return 0;
 }
 
-int net_listen(const char *address, int *ret_fd, char ret_endpoint[LIMIT_ID], struct err *err)
+/* Frees `list`. The port may be bound again after us while connections to it still end: what they inherit from this
+ * socket decides, so the first one has to allow it as well as the second. */
+static int listen_on(struct addrinfo *list, const char *what, int *ret_fd, struct err *err)
 {
-	struct addrinfo *list = NULL;
-	if (resolve(*address ? address : "127.0.0.1", "0", AI_PASSIVE, &list, err))
-		return err_wrap(err, "data-address");
+	int one = 1, rc = 0;
 	int fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int rc = -1;
-	if (fd < 0 || bind(fd, list->ai_addr, list->ai_addrlen) || listen(fd, BACKLOG))
-		err_errno(err, ERR_IO, errno, "listen on data-address %s", *address ? address : "127.0.0.1");
-	else
-		rc = endpoint_text(fd, ret_endpoint, err);
+	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
+	    bind(fd, list->ai_addr, list->ai_addrlen) || listen(fd, BACKLOG))
+		rc = err_errno(err, ERR_IO, errno, "listen on %s", what);
 	freeaddrinfo(list);
 	if (rc && fd >= 0)
 		close(fd);
@@ -71,24 +69,29 @@ int net_listen(const char *address, int *ret_fd, char ret_endpoint[LIMIT_ID], st
 	return rc;
 }
 
+int net_listen(const char *address, int *ret_fd, char ret_endpoint[LIMIT_ID], struct err *err)
+{
+	struct addrinfo *list = NULL;
+	int fd = -1;
+	if (!*address)
+		address = "127.0.0.1";
+	if (resolve(address, "0", AI_PASSIVE, &list, err) || listen_on(list, address, &fd, err))
+		return err_wrap(err, "data-address");
+	if (endpoint_text(fd, ret_endpoint, err)) {
+		close(fd);
+		return -1;
+	}
+	*ret_fd = fd;
+	return 0;
+}
+
 int net_listen_at(const char *endpoint, int *ret_fd, struct err *err)
 {
 	char host[LIMIT_ID], port[8];
 	struct addrinfo *list = NULL;
-	int one = 1;
 	if (net_split(endpoint, host, port, err) || resolve(host, port, AI_PASSIVE, &list, err))
 		return -1;
-	int fd = socket(list->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	int rc = 0;
-	if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) ||
-	    bind(fd, list->ai_addr, list->ai_addrlen) || listen(fd, BACKLOG))
-		rc = err_errno(err, ERR_IO, errno, "listen on %s again", endpoint);
-	freeaddrinfo(list);
-	if (rc && fd >= 0)
-		close(fd);
-	if (!rc)
-		*ret_fd = fd;
-	return rc;
+	return listen_on(list, endpoint, ret_fd, err);
 }
 
 int net_split(const char *endpoint, char ret_host[LIMIT_ID], char ret_port[8], struct err *err)

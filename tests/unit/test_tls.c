@@ -466,6 +466,27 @@ static void net__nobody_listens__connect_fails(void **state)
 	assert_int_equal(err.code, ERR_PEER_LOST);
 }
 
+/* What a leg that is started again finds: its predecessor's connections to the same port still end. */
+static void net__connections_still_end__the_port_is_listened_at_again(void **state)
+{
+	char endpoint[LIMIT_ID];
+	int fd = -1, other = -1, again = -1;
+	struct err err = { 0 };
+	(void)state;
+	assert_int_equal(net_listen("127.0.0.1", &fd, endpoint, NULL), 0);
+	assert_int_equal(net_connect(endpoint, &other, NULL, 1000, NULL), 0);
+	int accepted = accept(fd, NULL, NULL);
+	assert_true(accepted >= 0);
+	assert_int_equal(net_listen_at(endpoint, &again, &err), -1); /* while it lives it is alone there */
+	assert_int_equal(err.code, ERR_IO);
+	close(fd);
+	close(accepted); /* first: it waits for the other end */
+	if (net_listen_at(endpoint, &again, &err) != 0)
+		fail_msg("%s", err.text);
+	close(other);
+	close(again);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -487,6 +508,7 @@ int main(void)
 		cmocka_unit_test(tls__both_ways_at_once_by_two_threads_each__bytes_are_whole),
 		cmocka_unit_test(net__endpoints__are_split_or_refused),
 		cmocka_unit_test(net__nobody_listens__connect_fails),
+		cmocka_unit_test(net__connections_still_end__the_port_is_listened_at_again),
 	};
 	signal(SIGPIPE, SIG_IGN);
 	return cmocka_run_group_tests(tests, NULL, NULL);
