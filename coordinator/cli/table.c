@@ -80,7 +80,8 @@ char *table_text(struct table *table)
 {
 	char *text = NULL;
 
-	if (!table || scols_print_table_to_string(table->cols, &text) != 0)
-		return NULL;
-	return text;
+	if (table && scols_print_table_to_string(table->cols, &text) == 0)
+		return text;
+	free(text); /* what was printed until it failed */
+	return NULL;
 }
