@@ -5,7 +5,8 @@ WRITES_MAX=120 # no party writes as often in one migration
 
 [ -e "$SHIM" ] || { echo "not ok - $SHIM is not built"; exit 1; }
 
-# Which writes are tried: each STRIDE-th, from another one on for "after" (default 3; `make crash` and `make cancel`: all).
+# Which writes are tried: each STRIDE-th, from another one on for "after" (default 3; crash_coordinator.sh, crash_agents.sh and
+# crash_legs.sh, and all of `make crash` and `make cancel`: each).
 STRIDE=${STRIDE:-3}
 writes() { # WHEN
 	local first=1
