@@ -410,19 +410,29 @@ int proc_run(const char *const argv[], const char *const env[], char *ret_output
 	return result;
 }
 
+size_t proc_read(pid_t pid, const char *what, char *ret_text, size_t room)
+{
+	char path[64];
+	size_t have = 0;
+	ssize_t got;
+	ret_text[0] = '\0';
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, what);
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return 0;
+	while (have < room - 1 && (got = read(fd, ret_text + have, room - 1 - have)) > 0)
+		have += (size_t)got;
+	close(fd);
+	ret_text[have] = '\0';
+	return have;
+}
+
 /* State letter and start time from /proc/PID/stat. The name in it may hold anything, so from the last ')' on. */
 static int read_stat(pid_t pid, char *ret_state, uint64_t *ret_ticks)
 {
-	char path[64], text[1024];
-	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
+	char text[1024];
+	if (proc_read(pid, "stat", text, sizeof(text)) == 0)
 		return -1;
-	ssize_t got = read(fd, text, sizeof(text) - 1);
-	close(fd);
-	if (got <= 0)
-		return -1;
-	text[got] = '\0';
 	const char *at = strrchr(text, ')');
 	if (!at || at[1] != ' ')
 		return -1;

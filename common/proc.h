@@ -34,6 +34,9 @@ int proc_start(struct proc_id *ret_id, const char *const argv[], const char *con
 int proc_run(const char *const argv[], const char *const env[], char *ret_output, size_t *bytes, unsigned timeout_ms,
              struct err *err);
 
+/* At most room - 1 bytes of /proc/PID/WHAT ("comm", "cmdline", "environ", ...: words end in NUL), and a NUL. Returns
+ * how many; 0 and "" if there is no such process, it may not be read, or has none (a zombie's cmdline). room >= 1. */
+size_t proc_read(pid_t pid, const char *what, char *ret_text, size_t room);
 /* Fills start_ticks from pid; -1 if there is no such process. */
 int proc_identify(pid_t pid, struct proc_id *ret_id);
 /* Whether that very process lives (a zombie does not). */

@@ -138,6 +138,20 @@ submit() { # submit VM HOST [options]: prints the migration's id
 other() { [ "$1" = a1 ] && echo b1 || echo a1; }
 where() { drover vm list --json | jq -r '[.vms[] | select(.name == "web1" and .state == "running") | .host] | join(" ")'; }
 let_go() { :; } # for tests that stop processes: whoever stands still goes on
+
+# Sets home, daemon and program of a PARTY of a migration from SOURCE: who is to be stopped and started again with a shim
+# in its environment, and the program that it is meant for.
+party_is() { # PARTY SOURCE
+	case $1 in
+	coordinator) home=coordinator daemon=coordinator program=drover-coordinator ;;
+	source) home=$2 daemon=agent program=drover-agent ;;
+	destination) home=$(other "$2") daemon=agent program=drover-agent ;;
+	source-leg) home=$2 daemon=agent program=drover-leg-sim ;;
+	destination-leg) home=$(other "$2") daemon=agent program=drover-leg-sim ;;
+	*) fail "no party $1" ;;
+	esac
+}
+
 settled() { # exactly one host has the guest, and no host has more to do
 	let_go
 	case $(where) in a1 | b1) ;; *) return 1 ;; esac

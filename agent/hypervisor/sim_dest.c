@@ -167,12 +167,9 @@ int sim_dest_unpause(struct hypervisor_dest *dest, struct err *err)
 int sim_dest_state(struct hypervisor_dest *dest, struct err *err)
 {
 	struct sim_record record;
-	struct err why = { 0 };
-	if (sim_record_find(&dest->hv->paths, dest->record.uuid, &record, &why) != 0) {
-		if (why.code == ERR_UNKNOWN_VM)
-			return 0; /* destroyed; one that ran is not destroyed by dest_destroy */
-		return err_set(err, why.code, "%s", why.text);
-	}
+	int found = sim_record_seek(&dest->hv->paths, dest->record.uuid, &record, err);
+	if (found <= 0)
+		return found; /* none: destroyed; one that ran is not destroyed by dest_destroy */
 	switch (record.state) {
 	case SIM_RUNNING:
 		return 1;
@@ -187,16 +184,13 @@ int sim_dest_state(struct hypervisor_dest *dest, struct err *err)
 int sim_dest_destroy(struct hypervisor *hv, const uuid_bytes uuid, uint64_t migration, struct err *err)
 {
 	struct sim_record record;
-	struct err why = { 0 };
 	int lock = sim_record_lock(&hv->paths, err);
 	if (lock < 0)
 		return -1;
-	int result = 0;
-	if (sim_record_find(&hv->paths, uuid, &record, &why) != 0) {
-		if (why.code != ERR_UNKNOWN_VM)
-			result = err_set(err, why.code, "%s", why.text);
+	int found = sim_record_seek(&hv->paths, uuid, &record, err);
+	int result = found < 0 ? -1 : 0;
+	if (found <= 0)
 		goto out;
-	}
 	if (record.migration != migration)
 		goto out; /* not ours: ours is gone */
 	if (record.state == SIM_RUNNING) {

@@ -227,26 +227,31 @@ out:
 	return result;
 }
 
-int sim_record_find(const struct paths *paths, const uuid_bytes uuid, struct sim_record *ret_record, struct err *err)
+int sim_record_seek(const struct paths *paths, const uuid_bytes uuid, struct sim_record *ret_record, struct err *err)
 {
 	struct sim_record *list;
 	size_t count;
 	if (sim_record_list(paths, &list, &count, err) != 0)
 		return -1;
-	int result = -1;
-	for (size_t i = 0; i < count && result != 0; i++) {
+	int found = 0;
+	for (size_t i = 0; i < count && !found; i++) {
 		if (memcmp(list[i].uuid, uuid, sizeof(uuid_bytes)) == 0) {
 			*ret_record = list[i];
-			result = 0;
+			found = 1;
 		}
 	}
 	free(list);
-	if (result != 0) {
-		char text[37];
-		uuid_unparse_lower(uuid, text);
-		return err_set(err, ERR_UNKNOWN_VM, "no VM %s on this host", text);
-	}
-	return 0;
+	return found;
+}
+
+int sim_record_find(const struct paths *paths, const uuid_bytes uuid, struct sim_record *ret_record, struct err *err)
+{
+	char text[37];
+	int found = sim_record_seek(paths, uuid, ret_record, err);
+	if (found != 0)
+		return found < 0 ? -1 : 0;
+	uuid_unparse_lower(uuid, text);
+	return err_set(err, ERR_UNKNOWN_VM, "no VM %s on this host", text);
 }
 
 static json_t *build(const struct sim_record *record)

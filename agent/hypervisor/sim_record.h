@@ -60,6 +60,9 @@ bool sim_name_ok(const char *name);
 
 /* ERR_UNKNOWN_VM if there is none, ERR_CORRUPT if it cannot be understood (the text names the file). */
 int sim_record_load(const struct paths *paths, const char *name, struct sim_record *ret_record, struct err *err);
+/* 1 if there is one, 0 if there is none, -1 if that cannot be told. */
+int sim_record_seek(const struct paths *paths, const uuid_bytes uuid, struct sim_record *ret_record, struct err *err);
+/* As sim_record_load, by uuid. */
 int sim_record_find(const struct paths *paths, const uuid_bytes uuid, struct sim_record *ret_record, struct err *err);
 /* All of them, in no order; *ret_list is malloc'ed, the caller's. A damaged one fails the call. */
 int sim_record_list(const struct paths *paths, struct sim_record **ret_list, size_t *ret_count, struct err *err);

@@ -130,16 +130,13 @@ int sim_source_throttle(struct hypervisor_source *source, unsigned percent, stru
 int sim_source_destroy(struct hypervisor *hv, const uuid_bytes uuid, struct err *err)
 {
 	struct sim_record record;
-	struct err why = { 0 };
 	int lock = sim_record_lock(&hv->paths, err);
 	if (lock < 0)
 		return -1;
-	int result = 0;
-	if (sim_record_find(&hv->paths, uuid, &record, &why) != 0) {
-		if (why.code != ERR_UNKNOWN_VM)
-			result = err_set(err, why.code, "%s", why.text);
+	int found = sim_record_seek(&hv->paths, uuid, &record, err);
+	int result = found < 0 ? -1 : 0;
+	if (found <= 0)
 		goto out;
-	}
 	if (record.state == SIM_INCOMING) {
 		result = err_set(err, ERR_CONFLICT, "VM %s is coming in, not leaving", record.name);
 		goto out;

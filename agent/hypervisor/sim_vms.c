@@ -54,21 +54,21 @@ int sim_vms(struct hypervisor *hv, struct hypervisor_vm **ret_vms, size_t *ret_c
 int sim_destroy_end(struct hypervisor *hv, const uuid_bytes uuid, struct err *err)
 {
 	struct sim_record record;
-	struct err why = { 0 };
 	int lock = sim_record_lock(&hv->paths, err);
 	if (lock < 0)
 		return -1;
-	int result = 0;
-	if (sim_record_find(&hv->paths, uuid, &record, &why) != 0) {
-		if (why.code != ERR_UNKNOWN_VM)
-			result = err_set(err, why.code, "%s", why.text);
-	} else if (record.state != SIM_DESTROYING) {
+	int found = sim_record_seek(&hv->paths, uuid, &record, err);
+	int result = found < 0 ? -1 : 0;
+	if (found <= 0)
+		goto out;
+	if (record.state != SIM_DESTROYING) {
 		result = err_set(err, ERR_CONFLICT, "VM %s is not being destroyed", record.name);
-	} else {
-		result = sim_guest_end(&hv->paths, record.name, "destroy", err);
-		if (result == 0)
-			result = sim_record_remove(&hv->paths, record.name, err);
+		goto out;
 	}
+	result = sim_guest_end(&hv->paths, record.name, "destroy", err);
+	if (result == 0)
+		result = sim_record_remove(&hv->paths, record.name, err);
+out:
 	close(lock);
 	return result;
 }

@@ -13,6 +13,7 @@
 #include <uuid/uuid.h>
 
 #include "agent/leg/survey.h"
+#include "common/proc.h"
 
 #define WORDS_BYTES 65536      /* of a command line or an environment; what is beyond is not looked at */
 #define BACKEND_MIGRATIONS 16  /* of which things are found in one disk's backend */
@@ -158,22 +159,6 @@ static void look_at_run(struct survey *survey)
 
 /* ---- processes ---- */
 
-static size_t read_proc(pid_t pid, const char *what, char *ret_text, size_t room)
-{
-	char path[64];
-	size_t have = 0;
-	ssize_t got;
-	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, what);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	while (have < room - 1 && (got = read(fd, ret_text + have, room - 1 - have)) > 0)
-		have += (size_t)got;
-	close(fd);
-	ret_text[have] = '\0';
-	return have;
-}
-
 /* The word after `option` among NUL-separated ones; NULL: there is none. */
 static const char *value_of(const char *words, size_t bytes, const char *option)
 {
@@ -235,17 +220,17 @@ static void look_at_process(struct survey *survey, pid_t pid, char *words)
 	char comm[64];
 	struct proc_id id;
 	/* who it is comes first: if the pid is another's by the time that its words are read, the start time tells */
-	if (proc_identify(pid, &id) || read_proc(pid, "comm", comm, sizeof(comm)) == 0)
+	if (proc_identify(pid, &id) || proc_read(pid, "comm", comm, sizeof(comm)) == 0)
 		return;
 	comm[strcspn(comm, "\n")] = '\0';
 	bool is_leg = strncmp(comm, leg, sizeof(leg) - 1) == 0;
 	if (!is_leg && !is_one_of(comm, exporters))
 		return;
-	size_t bytes = read_proc(pid, "cmdline", words, WORDS_BYTES);
+	size_t bytes = proc_read(pid, "cmdline", words, WORDS_BYTES);
 	if (bytes == 0)
 		return;                           /* a zombie */
 	if (!is_leg && strcmp(comm, "tgtd") == 0) /* knows its directory from the environment */
-		bytes += read_proc(pid, "environ", words + bytes, WORDS_BYTES);
+		bytes += proc_read(pid, "environ", words + bytes, WORDS_BYTES);
 	if (!proc_alive(&id))
 		return;
 	if (is_leg)

@@ -32,22 +32,6 @@
 static const char *const programs[] = { "drover-agent",    "drover-coordina", "drover-leg-sim", "drover-guest",
 	                                "qemu-storage-da", "qemu-nbd",        "nbdkit",         "tgtd" };
 
-static ssize_t read_proc(pid_t pid, const char *name, char *text, size_t room)
-{
-	char path[64];
-	size_t have = 0;
-	ssize_t got;
-	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, name);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return -1;
-	while (have < room - 1 && (got = read(fd, text + have, room - 1 - have)) > 0)
-		have += (size_t)got;
-	close(fd);
-	text[have] = '\0';
-	return (ssize_t)have;
-}
-
 /* Whether `home` as a whole path is somewhere in the text. */
 static bool names_home(const char *text, const char *home)
 {
@@ -61,7 +45,7 @@ static bool names_home(const char *text, const char *home)
 static bool known_program(pid_t pid)
 {
 	char comm[64];
-	if (read_proc(pid, "comm", comm, sizeof(comm)) <= 0)
+	if (proc_read(pid, "comm", comm, sizeof(comm)) == 0)
 		return false;
 	comm[strcspn(comm, "\n")] = '\0';
 	for (size_t i = 0; i < sizeof(programs) / sizeof(programs[0]); i++)
@@ -74,18 +58,18 @@ static bool belongs(pid_t pid, const char *home, char *text)
 {
 	char mark[PATHS_MAX + 32];
 	snprintf(mark, sizeof(mark), FLEET_MARK "=%s", home);
-	ssize_t bytes = read_proc(pid, "environ", text, FILE_BYTES);
+	size_t bytes = proc_read(pid, "environ", text, FILE_BYTES);
 	for (const char *word = text; bytes > 0 && word < text + bytes; word += strlen(word) + 1)
 		if (strcmp(word, mark) == 0)
 			return true;
 	if (!known_program(pid))
 		return false;
-	bytes = read_proc(pid, "cmdline", text, FILE_BYTES);
+	bytes = proc_read(pid, "cmdline", text, FILE_BYTES);
 	for (const char *word = text; bytes > 0 && word < text + bytes; word += strlen(word) + 1)
 		if (names_home(word, home))
 			return true;
 	/* Servers that know their directory from the environment only. */
-	bytes = read_proc(pid, "environ", text, FILE_BYTES);
+	bytes = proc_read(pid, "environ", text, FILE_BYTES);
 	for (const char *word = text; bytes > 0 && word < text + bytes; word += strlen(word) + 1)
 		if (strncmp(word, "TGT_IPC_SOCKET=", 15) == 0 && names_home(word, home))
 			return true;
@@ -96,7 +80,7 @@ bool fleet_has_environment(const struct proc_id *id, const char *beginning)
 {
 	bool has = false;
 	char *text = malloc(FILE_BYTES);
-	ssize_t bytes = text != NULL ? read_proc(id->pid, "environ", text, FILE_BYTES) : -1;
+	size_t bytes = text != NULL ? proc_read(id->pid, "environ", text, FILE_BYTES) : 0;
 	for (const char *word = text; bytes > 0 && word < text + bytes && !has; word += strlen(word) + 1)
 		has = strncmp(word, beginning, strlen(beginning)) == 0;
 	free(text);
@@ -202,8 +186,8 @@ bool fleet_daemon_alive(const struct paths *paths, const char *name, const char 
 	struct proc_id id;
 	if (paths_read_pid(paths, name, &pid) != 0 || proc_identify((pid_t)pid, &id) != 0 || !proc_alive(&id))
 		return false;
-	ssize_t bytes = read_proc((pid_t)pid, "cmdline", text, sizeof(text));
-	if (bytes <= 0 || strstr(text, program) == NULL)
+	size_t bytes = proc_read((pid_t)pid, "cmdline", text, sizeof(text));
+	if (bytes == 0 || strstr(text, program) == NULL)
 		return false;
 	for (const char *word = text; word < text + bytes; word += strlen(word) + 1) {
 		if (names_home(word, paths->home)) {

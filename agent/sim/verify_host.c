@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "agent/sim/verify_world.h"
+#include "common/proc.h"
 
 #define WORDS_BYTES 65536
 #define LEG_PREFIX "drover-leg-"
@@ -208,7 +209,7 @@ void verify_processes(struct verify *verify)
 	DIR *proc = opendir("/proc");
 	while (proc != NULL && text != NULL && (entry = readdir(proc)) != NULL) {
 		pid_t pid = (pid_t)atol(entry->d_name);
-		if (!isdigit((unsigned char)entry->d_name[0]) || verify_proc_read(pid, "comm", comm, sizeof(comm)) == 0)
+		if (!isdigit((unsigned char)entry->d_name[0]) || proc_read(pid, "comm", comm, sizeof(comm)) == 0)
 			continue;
 		comm[strcspn(comm, "\n")] = '\0';
 		bool ours = strncmp(comm, LEG_PREFIX, strlen(LEG_PREFIX)) == 0;
@@ -216,12 +217,12 @@ void verify_processes(struct verify *verify)
 			ours = ours || strcmp(comm, known[i]) == 0;
 		if (!ours)
 			continue;
-		size_t bytes = verify_proc_read(pid, "cmdline", text, WORDS_BYTES);
+		size_t bytes = proc_read(pid, "cmdline", text, WORDS_BYTES);
 		if (bytes == 0)
 			continue; /* a zombie */
 		struct verify_host *host = host_in(verify, text, bytes);
 		if (host == NULL) { /* servers that know their directory from the environment */
-			bytes = verify_proc_read(pid, "environ", text, WORDS_BYTES);
+			bytes = proc_read(pid, "environ", text, WORDS_BYTES);
 			host = strcmp(comm, "tgtd") == 0 ? host_in(verify, text, bytes) : NULL;
 		}
 		if (host != NULL)

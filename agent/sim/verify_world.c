@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "agent/sim/verify_world.h"
+#include "common/proc.h"
 
 #define BUSY_MS 3000
 #define WORDS_BYTES 16384
@@ -42,27 +43,11 @@ static void *grow(void *list, size_t count, size_t size)
 	return grown;
 }
 
-size_t verify_proc_read(pid_t pid, const char *what, char *ret_text, size_t room)
-{
-	char path[64];
-	size_t have = 0;
-	ssize_t got;
-	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, what);
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return 0;
-	while (have < room - 1 && (got = read(fd, ret_text + have, room - 1 - have)) > 0)
-		have += (size_t)got;
-	close(fd);
-	ret_text[have] = '\0';
-	return have;
-}
-
 /* A zombie has no command line. */
 bool verify_proc_alive(pid_t pid)
 {
 	char text[16];
-	return pid > 0 && verify_proc_read(pid, "cmdline", text, sizeof(text)) > 0;
+	return pid > 0 && proc_read(pid, "cmdline", text, sizeof(text)) > 0;
 }
 
 bool verify_words_have(const char *text, size_t bytes, const char *part)
@@ -89,7 +74,7 @@ static pid_t read_pid(const char *home, const char *kind, const char *name)
 static bool is_alive(pid_t pid, const char *home)
 {
 	char *text = malloc(WORDS_BYTES);
-	size_t bytes = text != NULL && pid > 0 ? verify_proc_read(pid, "cmdline", text, WORDS_BYTES) : 0;
+	size_t bytes = text != NULL && pid > 0 ? proc_read(pid, "cmdline", text, WORDS_BYTES) : 0;
 	bool alive = bytes > 0 && verify_words_have(text, bytes, home);
 	free(text);
 	return alive;

@@ -120,8 +120,7 @@ void verify_processes(struct verify *verify);
 void verify_files(struct verify *verify);
 void verify_backends(struct verify *verify);
 
-/* /proc: a command line's words, NUL-separated; 0 if there is no such process. */
-size_t verify_proc_read(pid_t pid, const char *what, char *ret_text, size_t room);
+/* Whether the process lives (a zombie does not). */
 bool verify_proc_alive(pid_t pid);
 /* Whether one of NUL-separated words contains `part`. */
 bool verify_words_have(const char *text, size_t bytes, const char *part);

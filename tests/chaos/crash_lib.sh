@@ -18,19 +18,6 @@ go_on() { kill -CONT "$(cat "$FLEET/mark")"; }
 # A write after the end, or of its own end, strikes as well.
 let_go() { [ ! -e "$FLEET/mark" ] || go_on 2>/dev/null || true; }
 
-# Sets home, daemon and program of a PARTY of a migration from SOURCE: who is to be stopped and started again with the shim
-# in its environment, and the program that it is meant for.
-party_is() { # PARTY SOURCE
-	case $1 in
-	coordinator) home=coordinator daemon=coordinator program=drover-coordinator ;;
-	source) home=$2 daemon=agent program=drover-agent ;;
-	destination) home=$(other "$2") daemon=agent program=drover-agent ;;
-	source-leg) home=$2 daemon=agent program=drover-leg-sim ;;
-	destination-leg) home=$(other "$2") daemon=agent program=drover-leg-sim ;;
-	*) fail "no party $1" ;;
-	esac
-}
-
 # Starts what is not running, with the shim in it. Returns at once when it has struck: the mark is there then.
 start_with_shim() { # PROGRAM WHEN N
 	local up

@@ -19,13 +19,7 @@ fault_at() { # PARTY KIND N
 	drover-sim up --home "$FLEET" >/dev/null
 	within 20 settled
 	source=$(where)
-	case $party in
-	coordinator) home=coordinator daemon=coordinator program=drover-coordinator ;;
-	source) home=$source daemon=agent program=drover-agent ;;
-	destination) home=$(other "$source") daemon=agent program=drover-agent ;;
-	source-leg) home=$source daemon=agent program=drover-leg-sim ;;
-	destination-leg) home=$(other "$source") daemon=agent program=drover-leg-sim ;;
-	esac
+	party_is "$party" "$source"
 	stop_daemon "$home" $daemon
 	rm -f "$FLEET/$home/run/$daemon.log" "$FLEET/fault.hit"
 	: >"$FLEET/fault"

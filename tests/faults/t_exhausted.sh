@@ -38,14 +38,10 @@ no_descriptors() { # HOME NAME SPARE
 enough_descriptors() { prlimit --pid "$(pid_at "$1" "$2")" --nofile=1024: 2>/dev/null || true; }
 
 descriptors_of() { # PARTY SPARE
-	local party=$1 spare=$2 source home daemon key=$1-fd-$2
+	local party=$1 spare=$2 source home daemon program key=$1-fd-$2
 	supervise_until 20 settled
 	source=$(where)
-	case $party in
-	coordinator) home=coordinator daemon=coordinator ;;
-	source) home=$source daemon=agent ;;
-	destination) home=$(other "$source") daemon=agent ;;
-	esac
+	party_is "$party" "$source"
 	no_descriptors "$home" $daemon "$spare" # its legs inherit the limit
 	timeout 5 drover migrate web1 --to "$(other "$source")" --key "$key" --keep-source 0s --json >/dev/null 2>&1 || true
 	# It is tried for so long, and no longer.
@@ -75,13 +71,7 @@ memory_of() { # PARTY ALLOCATION
 	rm -f "$FLEET/fault"
 	supervise_until 20 settled
 	source=$(where)
-	case $party in
-	coordinator) home=coordinator daemon=coordinator program=drover-coordinator ;;
-	source) home=$source daemon=agent program=drover-agent ;;
-	destination) home=$(other "$source") daemon=agent program=drover-agent ;;
-	source-leg) home=$source daemon=agent program=drover-leg-sim ;;
-	destination-leg) home=$(other "$source") daemon=agent program=drover-leg-sim ;;
-	esac
+	party_is "$party" "$source"
 	stop_daemon "$home" $daemon
 	rm -f "$FLEET/fault.hit"
 	: >"$FLEET/fault"

@@ -254,6 +254,20 @@ static void identify__self_and_nobody(void **state)
 	assert_int_equal(proc_identify(0x7fffffff, &id), -1);
 }
 
+static void read__self_nobody_and_little_room__words_or_nothing(void **state)
+{
+	(void)state;
+	char whole[4096], part[3] = "xx";
+	size_t bytes = proc_read(getpid(), "cmdline", whole, sizeof(whole));
+	assert_true(bytes > sizeof(part) && strlen(whole) < bytes);
+	assert_non_null(strstr(whole, "test_proc"));
+	assert_int_equal(proc_read(getpid(), "cmdline", part, sizeof(part)), 2);
+	assert_true(part[0] == whole[0] && part[1] == whole[1] && part[2] == '\0');
+	assert_int_equal(proc_read(0x7fffffff, "cmdline", part, sizeof(part)), 0);
+	assert_string_equal(part, "");
+	assert_int_equal(proc_read(getpid(), "nothing", part, 1), 0);
+}
+
 static void die_with_us__parent_killed__child_gone(void **state)
 {
 	(void)state;
@@ -298,6 +312,7 @@ int main(void)
 		cmocka_unit_test(start__ended_already__not_alive_though_a_zombie),
 		cmocka_unit_test(kill__pid_used_again__stranger_spared),
 		cmocka_unit_test(identify__self_and_nobody),
+		cmocka_unit_test(read__self_nobody_and_little_room__words_or_nothing),
 		cmocka_unit_test(die_with_us__parent_killed__child_gone),
 	};
 	return cmocka_run_group_tests(tests, make_folder, remove_folder);
