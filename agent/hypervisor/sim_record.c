@@ -198,7 +198,7 @@ int sim_record_list(const struct paths *paths, struct sim_record **ret_list, siz
 	DIR *stream = opendir(dir);
 	if (stream == NULL)
 		return err_errno(err, ERR_IO, errno, "open %s", dir);
-	while ((entry = readdir(stream)) != NULL) {
+	for (errno = 0; (entry = readdir(stream)) != NULL; errno = 0) {
 		const char *dot = strrchr(entry->d_name, '.');
 		if (entry->d_name[0] == '.' || dot == NULL || strcmp(dot, SUFFIX) != 0)
 			continue;
@@ -216,6 +216,10 @@ int sim_record_list(const struct paths *paths, struct sim_record **ret_list, siz
 			err_set(err, why.code, "%s", why.text);
 			goto out;
 		}
+	}
+	if (errno != 0) { /* what cannot be read is no proof that nothing is there */
+		err_errno(err, ERR_IO, errno, "read %s", dir);
+		goto out;
 	}
 	result = 0;
 	*ret_list = list;

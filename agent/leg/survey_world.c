@@ -66,21 +66,40 @@ static void set_name(struct survey_thing *thing, const char *name, size_t bytes)
 
 /* ---- files ---- */
 
+/* The next one in a directory, and what it is, links not followed; false at its end. What cannot be read is no proof
+ * that nothing is there. */
+static bool next_in(struct survey *survey, DIR *dir, const char *where, struct dirent **ret_entry, struct stat *ret_st)
+{
+	struct err err = { 0 };
+	for (errno = 0; (*ret_entry = readdir(dir)); errno = 0) {
+		if (fstatat(dirfd(dir), (*ret_entry)->d_name, ret_st, AT_SYMLINK_NOFOLLOW) == 0)
+			return true;
+		if (errno == ENOENT)
+			continue; /* gone meanwhile */
+		err_errno(&err, ERR_IO, errno, "look at %s/%s", where, (*ret_entry)->d_name);
+		survey_fault(survey, &err);
+	}
+	if (errno) {
+		err_errno(&err, ERR_IO, errno, "read %s", where);
+		survey_fault(survey, &err);
+	}
+	return false;
+}
+
 static void look_at_sr(struct survey *survey, const struct sr_config *sr)
 {
 	struct err err = { 0 };
 	struct dirent *entry;
+	struct stat st;
 	DIR *dir = opendir(sr->path);
 	if (!dir) {
 		err_errno(&err, ERR_IO, errno, "SR %s: %s", sr->name, sr->path);
 		survey_fault(survey, &err);
 		return;
 	}
-	while ((entry = readdir(dir))) {
+	while (next_in(survey, dir, sr->path, &entry, &st)) {
 		struct sr_file file;
-		struct stat st;
-		if (!sr_file_parse(entry->d_name, &file) ||
-		    fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) || !S_ISREG(st.st_mode))
+		if (!sr_file_parse(entry->d_name, &file) || !S_ISREG(st.st_mode))
 			continue;
 		struct survey_thing *thing =
 			survey_add(survey, file.reserve ? HOLDING_RESERVE : HOLDING_DISK, file.migration);
@@ -143,15 +162,15 @@ static void look_at_run(struct survey *survey)
 {
 	struct err err = { 0 };
 	struct dirent *entry;
+	struct stat st;
 	DIR *dir = opendir(survey->paths.run);
 	if (!dir) {
 		err_errno(&err, ERR_IO, errno, "%s", survey->paths.run);
 		survey_fault(survey, &err);
 		return;
 	}
-	while ((entry = readdir(dir))) {
-		struct stat st;
-		if (fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISLNK(st.st_mode))
+	while (next_in(survey, dir, survey->paths.run, &entry, &st)) {
+		if (!S_ISLNK(st.st_mode))
 			look_at_run_file(survey, entry->d_name, S_ISDIR(st.st_mode));
 	}
 	closedir(dir);
@@ -243,16 +262,15 @@ static void look_at_processes(struct survey *survey)
 {
 	struct err err = { 0 };
 	struct dirent *entry;
+	struct stat st;
 	char *words = malloc(2 * WORDS_BYTES);
 	DIR *dir = words ? opendir("/proc") : NULL;
 	if (!dir) {
 		err_errno(&err, ERR_IO, words ? errno : ENOMEM, "/proc");
 		survey_fault(survey, &err);
 	}
-	while (dir && (entry = readdir(dir))) {
-		struct stat st;
-		if (isdigit((unsigned char)entry->d_name[0]) && fstatat(dirfd(dir), entry->d_name, &st, 0) == 0 &&
-		    st.st_uid == geteuid())
+	while (dir && next_in(survey, dir, "/proc", &entry, &st)) {
+		if (isdigit((unsigned char)entry->d_name[0]) && st.st_uid == geteuid())
 			look_at_process(survey, (pid_t)atol(entry->d_name), words);
 	}
 	if (dir)

@@ -6,11 +6,13 @@
  *            sync: from the N-th commit on, its flushes fail with EIO
  *            readonly: from the N-th opening of a database for writing on, it fails with EROFS
  *            memory: the N-th allocation fails, and the next ones as many as a failing machine would let fail: 8
+ *            list: from the N-th entry of a directory on, none can be read: EIO
  *   SWITCH   while this file is there, the fault stands. SWITCH.hit is made when it comes first
  * A commit is what SQLite writes to its write-ahead log between two flushes of it.
  * DROVER_CLOCK=FILE: two numbers of seconds in a file, added to the wall clock, and to the clock that goes on in
  * suspend.
  */
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -30,7 +32,7 @@
 #define EXPORTED __attribute__((visibility("default")))
 #define MEMORY_HITS 8u
 
-enum kind { KIND_NONE, KIND_FULL, KIND_IO, KIND_SYNC, KIND_READONLY, KIND_MEMORY };
+enum kind { KIND_NONE, KIND_FULL, KIND_IO, KIND_SYNC, KIND_READONLY, KIND_MEMORY, KIND_LIST };
 
 static struct {
 	enum kind kind;
@@ -53,14 +55,14 @@ static void *real_of(const char *name)
 
 __attribute__((constructor)) static void arm(void)
 {
-	static const char *const names[] = { "", "full", "io", "sync", "readonly", "memory" };
+	static const char *const names[] = { "", "full", "io", "sync", "readonly", "memory", "list" };
 	char program[64], kind[16];
 	const char *text = getenv("DROVER_FAULT");
 	clock_file = getenv("DROVER_CLOCK");
 	if (text == NULL || sscanf(text, "%63s %15s %u %4000s", program, kind, &plan.n, plan.off) != 4 ||
 	    strcmp(program, program_invocation_short_name) != 0)
 		return;
-	for (int i = KIND_FULL; i <= KIND_MEMORY; i++)
+	for (int i = KIND_FULL; i <= KIND_LIST; i++)
 		if (strcmp(kind, names[i]) == 0)
 			plan.kind = (enum kind)i;
 }
@@ -105,7 +107,7 @@ static bool is_database(int fd, bool *ret_log)
 static bool fails(int fd, bool flush)
 {
 	bool log = false;
-	if (plan.kind == KIND_NONE || plan.kind == KIND_READONLY || plan.kind == KIND_MEMORY || !is_database(fd, &log))
+	if (!(plan.kind == KIND_FULL || plan.kind == KIND_IO || plan.kind == KIND_SYNC) || !is_database(fd, &log))
 		return false;
 	if (log && !flush && !atomic_exchange(&plan.wrote, true))
 		atomic_fetch_add(&plan.count, 1);
@@ -169,6 +171,29 @@ EXPORTED int open(const char *path, int flags, ...)
 	mode_t mode = (flags & O_CREAT) != 0 ? va_arg(args, mode_t) : 0;
 	va_end(args);
 	return open64(path, flags, mode);
+}
+
+static bool no_list(void)
+{
+	if (plan.kind != KIND_LIST || atomic_fetch_add(&plan.count, 1) + 1 < plan.n || !stands())
+		return false;
+	hit();
+	errno = EIO;
+	return true;
+}
+
+EXPORTED struct dirent *readdir(DIR *dir)
+{
+	struct dirent *(*real)(DIR *) = NULL;
+	*(void **)&real = real_of("readdir");
+	return no_list() ? NULL : real(dir);
+}
+
+EXPORTED struct dirent64 *readdir64(DIR *dir)
+{
+	struct dirent64 *(*real)(DIR *) = NULL;
+	*(void **)&real = real_of("readdir64");
+	return no_list() ? NULL : real(dir);
 }
 
 /* ---- memory ---- */

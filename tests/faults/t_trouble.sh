@@ -57,10 +57,28 @@ full_file_system() { # what the coordinator's records are on
 	cp -a "$FLEET/kept/." "$lib/"
 }
 
+# What a survey could not look at, it says: it is no proof that nothing is there.
+directory_unreadable() {
+	local said entry struck=0
+	: >"$FLEET/fault"
+	for entry in 1 2 4 8 16 32 64 128 256 512 1024; do
+		rm -f "$FLEET/fault.hit"
+		said=$(LD_PRELOAD=$SHIM DROVER_FAULT="drover-leg-sim list $entry $FLEET/fault" \
+			drover-leg-sim survey --home "$FLEET/a1" 2>&1 >"$FLEET/found") || said="ended with $?: $said"
+		[ -e "$FLEET/fault.hit" ] || break
+		struck=$((struck + 1))
+		[[ $said == *'Input/output error'* ]] || fail "entry $entry: not a word: $said"
+		grep -aq 'Input/output error' "$FLEET/found" || fail "entry $entry: not in the answer"
+	done
+	rm -f "$FLEET/fault"
+	[ $struck -ge 4 ] || fail "only $struck of them were come to"
+}
+
 [ -e "$SHIM" ] || { echo "not ok - $SHIM is not built"; exit 1; }
 fleet_up --hosts a1@A,b1@B
 drover-sim create web1 --on a1 --memory 16M --dirty 256K/s --disk xvda=8M@local --disk-write 64K/s --fill 100 --home "$FLEET"
 within 10 vm_runs_on web1 a1
+t trouble__a_directory_cannot_be_read__a_survey_says_so directory_unreadable
 t trouble__journal_of_an_agent_full__named_by_the_coordinator_and_healed journal_full
 if mount -t tmpfs -o size=64k none "$FLEET/a1/etc/keys" 2>/dev/null; then
 	umount "$FLEET/a1/etc/keys"
