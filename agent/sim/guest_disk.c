@@ -15,6 +15,7 @@
 #include "common/log.h"
 
 #define START_MS 15000 /* until its monitor answers */
+#define START_TRIES 3  /* QEMU 7.2 may die of a client that connects while it moves its monitors into their thread */
 #define STEP_MS 2      /* between two looks */
 #define POLL_MS 1000
 #define END_MS 8000     /* after `quit`, for the last flush of qcow2 images */
@@ -41,7 +42,7 @@ static int open_monitor(struct guest *guest, unsigned wait_ms, struct qmp **ret_
 	return 0;
 }
 
-int guest_backend_start(struct guest *guest, struct err *err)
+static int start_backend(struct guest *guest, struct err *err)
 {
 	const char *name = guest->record.name;
 	char path[LIMIT_PATH], log[LIMIT_PATH], file[LIMIT_NAME + 16];
@@ -80,6 +81,23 @@ int guest_backend_start(struct guest *guest, struct err *err)
 		return -1;
 	qmp_close(qmp);
 	return 0;
+}
+
+/* One whose monitor has not answered yet has no disk: it can be started again. */
+int guest_backend_start(struct guest *guest, struct err *err)
+{
+	int64_t deadline_ms = disk_now_ms() + START_MS;
+	for (int tries = 1;; tries++) {
+		struct err why = { 0 };
+		guest->backend = (struct proc_id) { 0 };
+		if (start_backend(guest, &why) == 0)
+			return 0;
+		bool started = guest->backend.pid > 0 && proc_kill(&guest->backend, QMP_OPEN_MS, NULL) == 0;
+		if (!started || tries == START_TRIES || disk_now_ms() >= deadline_ms)
+			return err_set(err, why.code, "%s", why.text);
+		log_warning("guest=%s the block backend is started again, %d of %d: %s", guest->record.name, tries + 1,
+		            START_TRIES, why.text);
+	}
 }
 
 /* Two nodes and, unless it is read-only, an export in the iothread: with it the nodes move there. */

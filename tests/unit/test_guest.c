@@ -243,6 +243,54 @@ static void killed__then_started__goes_on_with_the_next_tick(void **state)
 	ledger_last(host);
 }
 
+/* Stands before the real one in PATH, and dies as often as there are letters in the file. */
+static void fake_backend(const struct host *host, const char *letters, char ret_path[4096])
+{
+	char name[128];
+	const char *path = getenv("PATH");
+	snprintf(ret_path, 4096, "%s", path);
+	snprintf(name, sizeof(name), "%s/deaths", host->rig.dir);
+	FILE *file = fopen(name, "w");
+	assert_non_null(file);
+	fputs(letters, file);
+	fclose(file);
+	snprintf(name, sizeof(name), "%s/qemu-storage-daemon", host->rig.dir);
+	file = fopen(name, "w");
+	assert_non_null(file);
+	fprintf(file,
+	        "#!/bin/sh\nread -r left <%s/deaths\n[ -z \"$left\" ] || { echo \"${left#?}\" >%s/deaths; kill -KILL $$; }\n"
+	        "PATH='%s'\nexec qemu-storage-daemon \"$@\"\n",
+	        host->rig.dir, host->rig.dir, path);
+	fclose(file);
+	assert_int_equal(chmod(name, 0700), 0);
+	char longer[4200];
+	snprintf(longer, sizeof(longer), "%s:%s", host->rig.dir, ret_path);
+	assert_int_equal(setenv("PATH", longer, 1), 0);
+}
+
+static void backend_dies_at_its_start__is_started_again_and_not_for_ever(void **state)
+{
+	struct host *host = *state;
+	struct err err = { 0 };
+	struct proc_id id;
+	char path[4096];
+	uint64_t last = ledger_last(host);
+	rig_ok(sim_guest_end(&host->paths, "web", "shutdown", &err), &err);
+	fake_backend(host, "xx", path);
+	int result = sim_guest_start(&host->paths, "web", &err);
+	setenv("PATH", path, 1);
+	rig_ok(result, &err);
+	rig_wait_tick(&host->paths, "web", (long long)last + 10);
+	rig_ok(sim_guest_end(&host->paths, "web", "shutdown", &err), &err);
+	fake_backend(host, "xxx", path);
+	result = sim_guest_start(&host->paths, "web", &err);
+	setenv("PATH", path, 1);
+	assert_int_equal(result, -1);
+	assert_non_null(strstr(err.text, "block backend"));
+	assert_false(sim_backend_alive(&host->paths, "web", &id));
+	rig_ok(sim_guest_start(&host->paths, "web", &err), &err);
+}
+
 static void backend_killed__guest_hangs_and_says_so(void **state)
 {
 	struct host *host = *state;
@@ -315,6 +363,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(dirty_log__ticks_run__has_their_pages, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(shutdown__then_start__goes_on_and_qcow2_is_sound, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(killed__then_started__goes_on_with_the_next_tick, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(backend_dies_at_its_start__is_started_again_and_not_for_ever, set_up,
+		                                tear_down),
 		cmocka_unit_test_setup_teardown(backend_killed__guest_hangs_and_says_so, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(control__nonsense__is_refused_and_harms_nothing, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(start__record_is_being_destroyed__is_refused, set_up, tear_down),
