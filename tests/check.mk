@@ -53,7 +53,7 @@ CHECK_TESTS = $(CHECKS) $(UNIT_TESTS:%=$(ASAN_B)/test/%) $(THREADED_TESTS:%=$(TS
 CHECKS := $(wildcard tests/rooms.sh tests/man.sh)
 # Those with threads of ours run under TSan too; those without processes and clocks under valgrind.
 THREADED_TESTS := $(filter test_tls test_relay test_stream test_leg test_disk_copy test_sink test_bus,$(UNIT_TESTS))
-VALGRIND_TESTS := $(filter test_verdict test_err test_msg test_msg_limits test_msg_hostile test_migration test_admission test_session test_converge test_journal test_store test_units test_conf test_cli_format,$(UNIT_TESTS))
+VALGRIND_TESTS := $(filter test_verdict test_err test_msg test_msg_limits test_msg_hostile test_migration test_admission test_session test_converge test_journal test_journal_facts test_store test_units test_conf test_cli_format,$(UNIT_TESTS))
 
 ## asan: build with AddressSanitizer and UBSan, run the unit tests
 .PHONY: asan

@@ -39,12 +39,13 @@ test_disk_copy_ROOMS = disk proto common
 UNIT_TESTS += test_hvsim
 test_hvsim_ROOMS = hvsim disk proto common
 $(B)/test/test_hvsim: | $(B)/bin/drover-guest
-UNIT_TESTS += test_session test_converge test_journal test_journal_rows test_agent
+UNIT_TESTS += test_session test_converge test_journal test_journal_facts test_journal_rows test_agent
 UNIT_TESTS += test_leg_rules
 test_leg_rules_ROOMS = acore proto common
 test_session_ROOMS = acore proto common
 test_converge_ROOMS = acore proto common
 test_journal_ROOMS = journal acore shell proto common
+test_journal_facts_ROOMS = journal acore shell proto common
 test_journal_rows_ROOMS = journal acore shell proto common
 test_agent_ROOMS = agent journal acore disk shell proto common
 UNIT_TESTS += test_cli_args
