@@ -51,17 +51,14 @@ crash_at() {
 	done
 	until_mark_or_final "$key"
 	[ -e "$mark" ] && fired=yes
-	drover-sim up --home "$FLEET" >/dev/null # also after the end: the last writes come then
-	within 60 final "$key"
+	within 90 settles
+	stop_daemon "$home" $daemon # it would hand its environment on to the legs of the next schedule
 	[ -e "$mark" ] && fired=yes
+	drover-sim up --home "$FLEET" >/dev/null
 	case $program in
 	drover-leg-sim) state_is "$key" "done" failed || fail "state $(field "$key" .state)" ;;
 	*) state_is "$key" "done" || fail "state $(field "$key" .state), cause $(field "$key" .cause)" ;;
 	esac
-	within 30 settled
-	[ -e "$mark" ] && fired=yes
-	stop_daemon "$home" $daemon # it would hand its environment on to the legs of the next schedule
-	drover-sim up --home "$FLEET" >/dev/null
 	within 10 guest_ticks web1
 	all_is_right || fail "$key from $source: $(verify 2>&1)"
 	if [ "$WAY" != migrate ] && state_is "$key" failed; then

@@ -44,6 +44,10 @@ until_mark_or_final() { # ID
 	done
 }
 
+# As settled; starts whatever is not running. A party may be struck at the last of its writes, which come after the end: while this
+# waits for it to connect, or after that. So it is to be tried again.
+settles() { drover-sim up --home "$FLEET" >/dev/null && settled; }
+
 # A fleet of two hosts in which a silent host is suspected within a second, and given up after two.
 impatient_fleet() {
 	fleet_up --hosts a1@A,b1@B
