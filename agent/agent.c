@@ -73,6 +73,16 @@ static void watch_journal(struct agent *agent, int64_t now_ms)
 	agent->trouble = trouble;
 }
 
+void agent_reserve(struct agent *agent)
+{
+	struct err err = { 0 };
+	if (agent->conf.journal_reserve_bytes > 0)
+		(void)journal_reserve(agent->journal, agent->conf.journal_reserve_bytes, &err);
+	if (err.code != ERR_NONE && agent->reserve_err.code == ERR_NONE)
+		log_warning("event=no-reserve error=\"%s\"", err.text);
+	agent->reserve_err = err;
+}
+
 bool agent_failed(const struct agent *agent)
 {
 	return agent->failed;
@@ -88,6 +98,7 @@ static void housekeeping(void *ctx)
 		agent->heard_ms += slept_ms; /* it could not be heard */
 	}
 	watch_journal(agent, now_ms);
+	agent_reserve(agent);
 	if (now_ms - agent->heard_ms > (int64_t)agent->conf.orphan_grace_ms)
 		sessions_walk(agent, orphan);
 	sessions_walk(agent, mend);
@@ -126,6 +137,7 @@ static int start(struct agent *agent, struct err *err)
 		return -1;
 	if (journal_was_lost(agent->journal))
 		log_warning("event=journal-lost journal=%s", journal_id(agent->journal));
+	agent_reserve(agent);
 	agent->heard_ms = agent->kept_house_ms = agent_now_ms();
 	loop_on_child(agent->loop, on_child, agent);
 	agent->housekeeping_timer = loop_timer(agent->loop, AGENT_HOUSEKEEPING_MS, true, housekeeping, agent, err);

@@ -13,6 +13,8 @@
 #define ORPHAN_GRACE_MIN_MS 1000u
 #define ORPHAN_GRACE_MAX_MS (7u * 24 * 3600 * 1000)
 
+#define RESERVE_MAX_BYTES (1ull << 30)
+
 static const struct conf_choice exporter_choices[] = {
 	{ "nbd", EXPORTER_NBD },
 	{ "iscsi", EXPORTER_ISCSI },
@@ -87,6 +89,12 @@ static const struct conf_key agent_keys[] = {
 	  .min = ORPHAN_GRACE_MIN_MS,
 	  .max = ORPHAN_GRACE_MAX_MS,
 	  .help = "how long a copy goes on without a coordinator before the host gives up by itself" },
+	{ .name = "journal-reserve",
+	  .type = CONF_SIZE,
+	  CONF_FIELD(struct agent_conf, journal_reserve_bytes),
+	  .fallback = "4M",
+	  .max = RESERVE_MAX_BYTES,
+	  .help = "space set aside beside the journal, to end migrations by when its file system is full; 0: none" },
 };
 
 static const struct conf_key sr_keys[] = {

@@ -28,6 +28,7 @@ struct agent_conf {
 	char networks[LIMIT_NETWORKS][LIMIT_NAME]; /* bridges of this host */
 	char leg[PATHS_MAX];                       /* path of the leg program; "": the default, see agent_conf_leg() */
 	uint64_t orphan_grace_ms;                  /* default 15 minutes */
+	uint64_t journal_reserve_bytes;            /* default 4 MiB; 0: none */
 	uint32_t sr_count;
 	struct sr_config srs[LIMIT_SRS];
 };

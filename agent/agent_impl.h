@@ -123,6 +123,7 @@ struct agent {
 	} * kept; /* disks that are kept for a time */
 	size_t kept_count;
 	struct err trouble;       /* of the journal, as logged last */
+	struct err reserve_err;   /* why the journal has no reserve; ERR_NONE: it has, or wants none */
 	bool failed;              /* the journal is damaged: the agent ends */
 	unsigned leftovers;       /* as logged last */
 	struct session *sessions; /* oldest first */
@@ -229,6 +230,8 @@ void keep_leg_files_remove(const struct agent *agent, uint64_t migration);
 
 /* The checks of whoever waited for this run. */
 void agent_run_checks(struct agent *agent);
+/* Makes the journal's reserve if it was given up, and says in agent->reserve_err whether it is there. */
+void agent_reserve(struct agent *agent);
 int64_t agent_now_ms(void);
 
 #endif

@@ -71,6 +71,13 @@ static bool check_inventory(struct checking *c)
 	return true;
 }
 
+/* A full file system must not keep a VM suspended: what is promised in the switchover has to be written. */
+static void check_journal(struct checking *c)
+{
+	const struct err *err = c->world->reserve_err;
+	found(c, err->code, "journal", "%s", err->code ? err->text : "has room for what has to be written");
+}
+
 static void check_busy(struct checking *c)
 {
 	if (c->world->busy)
@@ -312,6 +319,7 @@ uint32_t check_run(const struct check_world *world, enum side side, const struct
 	err_clear(ret_refusal);
 	check_leg(&c);
 	check_busy(&c);
+	check_journal(&c);
 	if (check_inventory(&c)) {
 		if (side == SIDE_SOURCE)
 			check_source(&c);

@@ -13,6 +13,7 @@ struct check_world {
 	const struct err *inventory_err;       /* why not */
 	const struct err *leg_err;             /* NULL: the leg program is there */
 	const char *busy;                      /* another session has this VM or its name: which; NULL: none */
+	const struct err *reserve_err;         /* why the journal has no reserve; ERR_NONE: it has */
 	const char *path;                      /* where programs are looked for, as in $PATH */
 	uint64_t reusable_bytes[LIMIT_DISKS];  /* D: what an earlier copy of each disk of the plan takes already */
 };

@@ -142,6 +142,11 @@ int journal_probe(struct journal *journal, struct err *err)
 	return rc;
 }
 
+int journal_reserve(struct journal *journal, uint64_t bytes, struct err *err)
+{
+	return db_reserve(journal->db, bytes, err);
+}
+
 uint64_t journal_epoch(const struct journal *journal)
 {
 	return journal->epoch;

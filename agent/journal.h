@@ -42,6 +42,9 @@ struct err journal_trouble(struct journal *journal);
 /* Writes something that means nothing, to find out whether it can be written. Durable on return. */
 int journal_probe(struct journal *journal, struct err *err);
 
+/* db_reserve() of the journal: room for what has to be written while its file system is full. */
+int journal_reserve(struct journal *journal, uint64_t bytes, struct err *err);
+
 /* Highest coordinator epoch seen; raising it is durable on return; a lower one is refused with ERR_STALE. */
 uint64_t journal_epoch(const struct journal *journal);
 int journal_epoch_raise(struct journal *journal, uint64_t epoch, struct err *err);

@@ -353,12 +353,14 @@ static uint32_t run_checks(struct agent *agent, const struct session *self, cons
 	char busy[LIMIT_TEXT];
 	const struct inventory *inventory = &agent->inventory;
 	inventory_amounts(agent); /* another session may have claimed since */
+	agent_reserve(agent);
 	struct check_world world = {
 		.conf = &agent->conf,
 		.inventory = inventory->valid && inventory->err.code == ERR_NONE ? &inventory->now : NULL,
 		.inventory_err = &inventory->err,
 		.leg_err = agent->leg_err.code != ERR_NONE ? &agent->leg_err : NULL,
 		.busy = busy_with(agent, self, plan, side, busy),
+		.reserve_err = &agent->reserve_err,
 		.path = getenv("PATH"),
 	};
 	if (side == SIDE_DESTINATION)

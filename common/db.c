@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "common/lock.h"
@@ -19,7 +20,10 @@ enum {
 	BUSY_PAUSE_MS = 10,        /* between tries, where SQLite does not wait by itself */
 	CHECKPOINT_PAGES = 4000,   /* 16 MiB of log: fewer checkpoints, shorter stalls */
 	LOG_KEEP_BYTES = 32 << 20, /* the log file is cut back to this after a burst */
+	RESERVE_ROOM = 4,          /* reserves that have to be free before one is made */
 };
+
+#define DB_RESERVE_PATH_MAX (sizeof(((struct db *)0)->path) + 16)
 
 static enum err_code code_of(int rc)
 {
@@ -89,11 +93,21 @@ static int explain(const struct db *db, int rc, const char *doing, struct err *e
 	               errnum ? strerror(errnum) : "", remedy_of(rc));
 }
 
+static void reserve_path(const struct db *db, char ret_path[DB_RESERVE_PATH_MAX])
+{
+	(void)snprintf(ret_path, DB_RESERVE_PATH_MAX, "%s.reserve", db->path);
+}
+
 static int fail(struct db *db, int rc, const char *doing, struct err *err)
 {
 	enum err_code code = code_of(rc);
 	struct err why;
 	explain(db, rc, doing, &why);
+	if (code == ERR_NO_SPACE) {
+		char reserve[DB_RESERVE_PATH_MAX];
+		reserve_path(db, reserve);
+		(void)unlink(reserve);
+	}
 	if (code != ERR_CONFLICT && code != ERR_INTERNAL && db->trouble.code != ERR_CORRUPT)
 		db->trouble = why;
 	if (err)
@@ -492,6 +506,42 @@ void db_well(struct db *db)
 int db_changes(const struct db *db)
 {
 	return sqlite3_changes(db->handle);
+}
+
+/* ---- the reserve beside it ---- */
+
+/* Half a reserve is none. */
+static int fill_reserve(const char *path, int fd, uint64_t bytes, struct err *err)
+{
+	int errnum = posix_fallocate(fd, 0, (off_t)bytes);
+	if (errnum == 0 && fsync(fd) < 0)
+		errnum = errno;
+	if (errnum == 0)
+		return 0;
+	(void)unlink(path);
+	return err_errno(err, errnum == ENOSPC || errnum == EDQUOT ? ERR_NO_SPACE : ERR_IO, errnum, "%s", path);
+}
+
+int db_reserve(const struct db *db, uint64_t bytes, struct err *err)
+{
+	char path[DB_RESERVE_PATH_MAX];
+	struct stat file;
+	struct statvfs room;
+	reserve_path(db, path);
+	if (stat(path, &file) == 0 && (uint64_t)file.st_size >= bytes)
+		return 0;
+	if (statvfs(db->path, &room) < 0)
+		return err_errno(err, ERR_IO, errno, "%s", db->path);
+	uint64_t free_bytes = (uint64_t)room.f_bavail * room.f_frsize;
+	if (free_bytes / RESERVE_ROOM < bytes)
+		return err_set(err, ERR_NO_SPACE, "%s: its file system has only %llu KiB free; make room there",
+		               db->path, (unsigned long long)(free_bytes >> 10));
+	int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	if (fd < 0)
+		return open_failed(path, errno, err);
+	int result = fill_reserve(path, fd, bytes, err);
+	(void)close(fd);
+	return result;
 }
 
 /* ---- the marker beside it ---- */

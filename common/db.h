@@ -69,6 +69,12 @@ void db_well(struct db *db);
 /* Rows changed by the last db_exec. */
 int db_changes(const struct db *db);
 
+/* Space that is set aside beside the database, in PATH.reserve: whoever is told ERR_NO_SPACE, by whatever handle, has
+ * given it up before, and may try again. Makes it if it is not there and its file system has four times as much free:
+ * what was given up is for whoever could not write. ERR_NO_SPACE: there is none, make room; the words name the file
+ * system. Blocks. */
+int db_reserve(const struct db *db, uint64_t bytes, struct err *err);
+
 /* A marker is a file beside a database that holds the identity that is in it: it tells a new one from one that took the
  * place of another. 1: read, 0: there is none. */
 int db_marker_read(const char *path, char ret_id[LIMIT_ID], struct err *err);

@@ -376,6 +376,46 @@ static void crash__after_commit__row_is_there(void **state)
 
 #define DB_TEST(name) cmocka_unit_test_setup_teardown(name, make_folder, remove_folder)
 
+/* As when its file system is full: SQLite says the same when it may not grow. */
+static void reserve__given_up_when_there_is_no_space_and_made_anew(void **state)
+{
+	(void)state;
+	struct err err = { 0 };
+	struct stat file;
+	char reserve[160];
+	struct db *db = open_at(1, false), *other = open_at(1, false);
+	snprintf(reserve, sizeof(reserve), "%s.reserve", path);
+	assert_int_equal(db_reserve(db, 65536, &err), 0);
+	assert_int_equal(stat(reserve, &file), 0);
+	assert_int_equal(file.st_size, 65536);
+	assert_true(file.st_blocks * 512 >= 65536);
+	assert_int_equal(file.st_mode & 0777, 0600);
+	assert_int_equal(db_exec(other, &err, "PRAGMA max_page_count=5", ""), 0); /* a leg's handle, say */
+	assert_int_equal(db_exec(other, &err, "INSERT INTO vm (name, blob) VALUES ('a', zeroblob(100000))", ""), -1);
+	assert_int_equal(err.code, ERR_NO_SPACE);
+	assert_int_equal(stat(reserve, &file), -1);
+	assert_int_equal(db_reserve(db, 65536, &err), 0);
+	assert_int_equal(stat(reserve, &file), 0);
+	db_close(other);
+	db_close(db);
+}
+
+static void reserve__more_than_there_is_room_for__refused_by_name(void **state)
+{
+	(void)state;
+	struct err err = { 0 };
+	struct stat file;
+	char reserve[160];
+	struct db *db = open_at(1, false);
+	snprintf(reserve, sizeof(reserve), "%s.reserve", path);
+	assert_int_equal(db_reserve(db, (uint64_t)1 << 60, &err), -1);
+	assert_int_equal(err.code, ERR_NO_SPACE);
+	assert_non_null(strstr(err.text, path));
+	assert_non_null(strstr(err.text, "make room"));
+	assert_int_equal(stat(reserve, &file), -1);
+	db_close(db);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -394,6 +434,8 @@ int main(void)
 		DB_TEST(write__other_holds_the_lock__busy),
 		DB_TEST(read_transaction__others_write__sees_one_state_to_its_end),
 		DB_TEST(several_processes__first_open_and_writes__all_there),
+		DB_TEST(reserve__given_up_when_there_is_no_space_and_made_anew),
+		DB_TEST(reserve__more_than_there_is_room_for__refused_by_name),
 		DB_TEST(crash__after_commit__row_is_there),
 	};
 	return cmocka_run_group_tests(tests, NULL, NULL);
