@@ -109,7 +109,7 @@ static const char *ruling_effect(const struct store_migration *rec, enum side ow
 	return "the VM goes on where the source suspended it; should it have run on the destination, that is undone";
 }
 
-json_t *api_rulings(const struct store_migration *rec)
+json_t *api_rulings(const struct coordinator *c, const struct store_migration *rec)
 {
 	json_t *list = json_array();
 	char command[LIMIT_TEXT];
@@ -117,7 +117,7 @@ json_t *api_rulings(const struct store_migration *rec)
 	    rec->core.state != MIGRATION_COMMITTED && rec->core.state != MIGRATION_LOST)
 		return list;
 	for (int owner = SIDE_SOURCE; owner <= SIDE_DESTINATION; owner++) {
-		const char *refusal = migration_resolve_refusal(&rec->core, (enum side)owner);
+		const char *refusal = api_resolve_refusal(c, rec, (enum side)owner);
 		(void)snprintf(command, sizeof(command), "drover resolve %llu --owner %s --fenced %s --reason TEXT",
 		               (unsigned long long)rec->id, side_name((enum side)owner),
 		               owner == SIDE_SOURCE ? rec->destination : rec->source);

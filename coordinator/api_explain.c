@@ -174,7 +174,7 @@ int api_explain(struct coordinator *c, const struct bus_peer *peer, const struct
 	json_object_set_new(doc, "evidence", api_evidence(&rec));
 	json_object_set_new(doc, "rights", api_rights(&rec));
 	json_object_set_new(doc, "waiting_for", waiting);
-	json_object_set_new(doc, "rulings", api_rulings(&rec));
+	json_object_set_new(doc, "rulings", api_rulings(c, &rec));
 	json_object_set_new(doc, "safe", safe);
 	json_object_set_new(doc, "unsafe", unsafe);
 	store_migration_free(&rec);

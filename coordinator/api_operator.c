@@ -31,6 +31,28 @@ static const struct run *other_run_of_vm(const struct coordinator *c, const stru
 	return NULL;
 }
 
+/* A reboot is as good as being off, as far as the memory goes; the VM may have been booted there since. */
+static bool runs_there(const struct coordinator *c, const struct store_migration *rec)
+{
+	const struct host *host = host_find(c, run_host(rec, SIDE_DESTINATION));
+	if (!host || host->reach == REACH_SUSPECTED || !host->has_inventory)
+		return false;
+	for (uint32_t i = 0; i < host->inventory.vm_count; i++) {
+		const struct msg_vm *vm = &host->inventory.vms[i];
+		if (memcmp(vm->uuid, rec->vm, sizeof(rec->vm)) == 0 && vm->state == VM_RUNNING)
+			return true;
+	}
+	return false;
+}
+
+const char *api_resolve_refusal(const struct coordinator *c, const struct store_migration *rec, enum side owner)
+{
+	const char *refusal = migration_resolve_refusal(&rec->core, owner);
+	if (!refusal && owner == SIDE_SOURCE && runs_there(c, rec))
+		return "the VM runs on the destination: shut it down there first, or rule for the destination";
+	return refusal;
+}
+
 static int check_resolve(struct coordinator *c, const struct msg_request *request, const struct store_migration *rec,
                          struct err *err)
 {
@@ -50,9 +72,11 @@ static int check_resolve(struct coordinator *c, const struct msg_request *reques
 			request->fenced, side_name(request->owner), fenced);
 	if (need_reason(request, "resolve", err) != 0)
 		return -1;
-	const char *refusal = migration_resolve_refusal(&rec->core, request->owner);
+	const char *refusal = api_resolve_refusal(c, rec, request->owner);
 	if (refusal)
-		return err_set(err, migration_is_final(rec->core.state) ? ERR_TOO_LATE : ERR_CONFLICT,
+		return err_set(err,
+		               rec->core.state != MIGRATION_LOST && migration_is_final(rec->core.state) ? ERR_TOO_LATE
+		                                                                                        : ERR_CONFLICT,
 		               "resolve %llu, state %s: %s; see 'drover explain %llu'", id,
 		               migration_state_name(rec->core.state), refusal, id);
 	const struct run *other = other_run_of_vm(c, rec);

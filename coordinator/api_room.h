@@ -58,7 +58,7 @@ json_t *api_evidence(const struct store_migration *rec);
 /* Who may do what with the VM by what is known; a list. */
 json_t *api_rights(const struct store_migration *rec);
 /* What an operator could rule, and why not; a list, empty where nothing is in doubt. */
-json_t *api_rulings(const struct store_migration *rec);
+json_t *api_rulings(const struct coordinator *c, const struct store_migration *rec);
 
 /* ---- api_hosts.c ---- */
 int api_status(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
@@ -121,6 +121,8 @@ int api_undo(struct coordinator *c, const struct bus_peer *peer, const struct ms
              struct err *err);
 
 /* ---- api_operator.c ---- */
+/* Why `owner` cannot be ruled to have the VM now, NULL if it can. */
+const char *api_resolve_refusal(const struct coordinator *c, const struct store_migration *rec, enum side owner);
 int api_resolve(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request, json_t **ret_doc,
                 struct err *err);
 int api_host_forget(struct coordinator *c, const struct bus_peer *peer, const struct msg_request *request,

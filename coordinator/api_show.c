@@ -114,7 +114,8 @@ json_t *api_leftovers_of(const struct coordinator *c, const struct store_migrati
 		if (part->journal_lost)
 			text = "the host has lost its journal: look there by hand";
 		else if (migration_command(&rec->core, side) == STEP_NONE)
-			text = "the suspended VM: the destination counts as having run it; discard it by hand";
+			text = "the VM, suspended on the source: the destination counts as having run it, and was booted "
+			       "since; 'drover explain' says what can be ruled";
 		json_array_append_new(list, leftover(rec, side, "cleanup", 0, text));
 	}
 	bool done = rec->core.state == MIGRATION_DONE;

@@ -120,7 +120,9 @@ static enum leg_reply release_reply(const struct leg_view *view)
 		return LEG_TOO_LATE;
 	if (view->released)
 		return LEG_DONE;
-	bool may = view->side == SIDE_SOURCE ? verdict_may_release(&view->facts) : view->facts.running;
+	/* D: it runs, or its memory is gone with a reboot, and it is to be booted from its disks here */
+	bool owns = view->facts.running || (view->local.image_gone && view->facts.activating && is_committed(view));
+	bool may = view->side == SIDE_SOURCE ? verdict_may_release(&view->facts) : owns;
 	return may && !view->recovering ? LEG_DO : LEG_WAIT;
 }
 

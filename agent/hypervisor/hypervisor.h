@@ -151,6 +151,10 @@ struct hypervisor_ops {
 	int (*dest_unpause)(struct hypervisor_dest *dest, struct err *err);
 	/* 1: runs or ran, 0: built and never ran, -1: unknown. */
 	int (*dest_state)(struct hypervisor_dest *dest, struct err *err);
+	/* The VM that was made for `migration` is this host's own from here on, though its memory is gone: it is booted
+	 * from its disks as one that was shut down. Done if it has run here. Idempotent. ERR_UNKNOWN_VM if it is not
+	 * here. */
+	int (*dest_adopt)(struct hypervisor *hv, const uuid_bytes uuid, uint64_t migration, struct err *err);
 	/* Destroys the VM that is not to run here, and its block backend. Done if it is gone. Idempotent. */
 	int (*dest_destroy)(struct hypervisor *hv, const uuid_bytes uuid, uint64_t migration, struct err *err);
 };

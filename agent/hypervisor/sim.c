@@ -132,5 +132,6 @@ const struct hypervisor_ops hypervisor_sim = {
 	.dest_attach = sim_dest_attach,
 	.dest_unpause = sim_dest_unpause,
 	.dest_state = sim_dest_state,
+	.dest_adopt = sim_dest_adopt,
 	.dest_destroy = sim_dest_destroy,
 };

@@ -181,6 +181,29 @@ int sim_dest_state(struct hypervisor_dest *dest, struct err *err)
 	return -1;
 }
 
+int sim_dest_adopt(struct hypervisor *hv, const uuid_bytes uuid, uint64_t migration, struct err *err)
+{
+	struct sim_record record;
+	struct proc_id id;
+	int lock = sim_record_lock(&hv->paths, err);
+	if (lock < 0)
+		return -1;
+	int result = sim_record_find(&hv->paths, uuid, &record, err);
+	if (result == 0 && record.state == SIM_INCOMING) {
+		if (record.migration != migration)
+			result = err_set(err, ERR_UNKNOWN_VM, "VM %s is here, but of migration %llu", record.name,
+			                 (unsigned long long)record.migration);
+		else if (sim_guest_alive(&hv->paths, record.name, &id))
+			result = err_set(err, ERR_CONFLICT, "VM %s has its memory still: it is to be unpaused",
+			                 record.name);
+		record.state = SIM_RUNNING;
+		if (result == 0)
+			result = sim_record_save(&hv->paths, &record, err);
+	}
+	close(lock);
+	return result;
+}
+
 int sim_dest_destroy(struct hypervisor *hv, const uuid_bytes uuid, uint64_t migration, struct err *err)
 {
 	struct sim_record record;

@@ -79,6 +79,7 @@ int sim_dest_attach(struct hypervisor_dest *dest, const struct hypervisor_image 
                     struct err *err);
 int sim_dest_unpause(struct hypervisor_dest *dest, struct err *err);
 int sim_dest_state(struct hypervisor_dest *dest, struct err *err);
+int sim_dest_adopt(struct hypervisor *hv, const uuid_bytes uuid, uint64_t migration, struct err *err);
 int sim_dest_destroy(struct hypervisor *hv, const uuid_bytes uuid, uint64_t migration, struct err *err);
 
 #endif

@@ -363,13 +363,29 @@ static int clean(struct leg *leg, struct err *err)
 	return clean_resources(leg, NULL, 0, err);
 }
 
+/* Nothing is left of one that was destroyed by hand: then there is nothing to be had. */
+static int adopt(struct leg *leg, struct err *err)
+{
+	struct err why = { 0 };
+	if (!leg->local.image_gone ||
+	    leg->ops->dest_adopt(leg->hv, leg->plan->vm.uuid, leg->options.migration, &why) == 0)
+		return 0;
+	if (why.code == ERR_UNKNOWN_VM) {
+		log_warning("event=nothing-to-adopt migration=%" PRIu64 " error=\"%s\"", leg->options.migration,
+		            why.text);
+		return 0;
+	}
+	*err = why;
+	return -1;
+}
+
 static int release(struct leg *leg, struct err *err)
 {
 	struct journal_resource *list = NULL;
 	size_t count = 0;
 	cancel_fire(leg->work);
 	stop_all(leg);
-	int rc = leg_resource_list(leg, &list, &count, err);
+	int rc = adopt(leg, err) ? -1 : leg_resource_list(leg, &list, &count, err);
 	for (size_t i = 0; i < count && !rc; i++) {
 		if (list[i].state == RESOURCE_KEPT)
 			continue;

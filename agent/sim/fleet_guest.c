@@ -192,7 +192,18 @@ int fleet_destroy(struct fleet *fleet, const char *name, struct err *err)
 	return result == 0 ? register_guest(fleet, host, &record, true, err) : -1;
 }
 
-/* Whether the journal says that the VM was suspended for a migration whose end this host may not decide. */
+/* Whether a VM of this session that runs on one of the two hosts may yet run on the other: a source's that was
+ * suspended for a switchover, a destination's for which an operator may still rule otherwise, as long as the source has
+ * not let go. */
+static bool undecided(const struct journal_session *session)
+{
+	const struct verdict_facts *facts = &session->facts;
+	if (session->side == SIDE_DESTINATION)
+		return !session_is_final(session->core.state) && facts->ruling != VOTE_COMMIT && !facts->released;
+	return facts->suspended && !facts->resumed && !verdict_may_resume(facts);
+}
+
+/* Whether the journal says that the VM is in a migration whose end this host may not decide. */
 static int held_back(struct journal *journal, const struct sim_record *record, bool *ret_held, struct err *err)
 {
 	struct journal_session *list = NULL;
@@ -203,8 +214,7 @@ static int held_back(struct journal *journal, const struct sim_record *record, b
 	*ret_held = false;
 	for (size_t i = 0; i < count && result == 0; i++) {
 		const struct journal_session *session = &list[i];
-		if (session->side != SIDE_SOURCE || !session->facts.suspended || session->facts.resumed ||
-		    verdict_may_resume(&session->facts))
+		if (!undecided(session))
 			continue;
 		result = journal_session_get(journal, session->migration, session->generation, &list[i], plan, err);
 		if (result == 0 && memcmp(plan->vm.uuid, record->uuid, sizeof(record->uuid)) == 0)

@@ -14,6 +14,8 @@
 #include "common/bus.h"
 #include "common/loop.h"
 
+#define HELD_MS 3000u /* for which guests wait whose migration is not decided yet */
+#define HELD_STEP_MS 100u
 #define ASK_MS 200u    /* between two questions to the coordinator */
 #define KNOWN_MS 5000u /* for a new VM to get around */
 #define NOTE_LOOKS 20u /* at a process that seems to take no notes of what it writes */
@@ -235,11 +237,19 @@ static int mark_power_cut(const struct fleet_host *host, struct err *err)
 	return 0;
 }
 
+/* Agent and coordinator have just met again: who is held back is mostly decided in a moment. */
 static int start_guests(struct fleet_host *host, struct err *err)
 {
 	unsigned held;
-	if (fleet_start_guests(host, &held, err) != 0)
-		return err_wrap(err, "host %s", host->name);
+	short none;
+	int64_t deadline_ms = disk_now_ms() + HELD_MS;
+	for (;;) {
+		if (fleet_start_guests(host, &held, err) != 0)
+			return err_wrap(err, "host %s", host->name);
+		if (held == 0 || disk_now_ms() >= deadline_ms)
+			break;
+		disk_wait(NULL, -1, 0, disk_now_ms() + HELD_STEP_MS, &none, NULL);
+	}
 	if (held > 0) {
 		fprintf(stderr, "drover-sim: host %s: %u VMs are held back: their migration is not decided yet\n",
 		        host->name, held);

@@ -470,6 +470,8 @@ const char *migration_resolve_refusal(const struct migration_core *core, enum si
 		return "it was resolved the other way before";
 	if (!is_vote_state(core->state) && core->state != MIGRATION_COMMITTED && !lost)
 		return "nothing is in doubt";
+	if (core->side[owner == SIDE_DESTINATION].written_off)
+		return "that host was written off: it is gone for good, and the VM with it";
 	if (owner == SIDE_SOURCE && (facts->running || facts->released))
 		return "the destination has run the VM, and the source has let go of it or is about to";
 	if (owner == SIDE_DESTINATION && (facts->renounced || facts->vote[PARTY_DESTINATION] != VOTE_COMMIT))

@@ -144,10 +144,23 @@ class Chaos:
                 if crashed:
                     raise Failed(f"{host}: a leg has crashed: {crashed.group(0)}")
 
-    @staticmethod
-    def settle(fleet):
+    def rule(self, fleet):
+        """The operator's part: a destination that was booted anew after it had begun to run the VM, and a source that still has it
+        suspended, wait for a word. It is given for the destination, where the guest may have written more."""
+        for migration in fleet.ask("migrations", "list", "--all") or []:
+            if migration["state"] != "lost" or migration["facts"]["ruling"]:
+                continue
+            for ruling in fleet.ask("rulings", "explain", str(migration["id"])) or []:
+                if ruling["possible"] and "--owner destination" in ruling["command"]:
+                    words = ruling["command"].replace("TEXT", "chaos").split()[1:]
+                    status, _, err = fleet.drover(*words)
+                    self.log("ruled", migration=migration["id"], status=status, err=err)
+                    self.report.rulings += status == 0
+
+    def settle(self, fleet):
         """Everything is healed: all migrations end, nothing is left, every guest runs exactly once. Returns what took how long."""
         def comes_up():
+            self.rule(fleet)
             return fleet.failure("up")
 
         def not_final():

@@ -16,6 +16,7 @@ class Report:
         self.submissions = collections.Counter()  # by exit status
         self.outcomes = collections.Counter()
         self.causes = collections.Counter()
+        self.rulings = 0  # by the operator
         self.downtimes = []
         self.failures = []
 
@@ -48,7 +49,7 @@ class Report:
 
     def document(self):
         return {"seed": self.seed, "schedules": self.schedules, "rounds": self.rounds, "migrations": dict(self.outcomes),
-                "causes": dict(self.causes), "submissions": dict(self.submissions), "faults": dict(self.faults),
+                "causes": dict(self.causes), "rulings": self.rulings, "submissions": dict(self.submissions), "faults": dict(self.faults),
                 "faults_missed": dict(self.missed), "faults_at_moment": dict(self.aimed), "downtime": self.downtime(),
                 "failures": self.failures}
 
@@ -62,6 +63,7 @@ class Report:
 
         lines = [f"# seed {self.seed}: {self.schedules} schedules, {self.rounds} rounds",
                  line(f"{sum(self.outcomes.values())} migrations", self.outcomes), line("causes", self.causes),
+                 f"# {self.rulings} rulings of an operator",
                  line("submissions", self.submissions),
                  line(f"{sum(self.faults.values())} faults", self.faults), line("found nothing to strike", self.missed),
                  line("struck at a moment of a migration", self.aimed), line("downtime of done ones", self.downtime()),

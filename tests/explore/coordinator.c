@@ -318,13 +318,16 @@ static bool deadline(struct world *w, int i, unsigned arg)
 	return true;
 }
 
-/* An operator who has seen that the other host is powered off rules that host i owns the VM. */
+/* An operator rules that host i owns the VM: who has seen that the other host is powered off, or who is to say what
+ * becomes of one that is lost while the source has it suspended still. */
 static bool rule(struct world *w, int i, unsigned arg)
 {
+	bool lost = w->c.core.state == MIGRATION_LOST;
 	(void)arg;
-	if (w->c.dead || w->c.over || !w->h[1 - i].dead || migration_resolve_refusal(&w->c.core, side_of(i)))
+	if (w->c.dead || w->c.over || (!w->h[1 - i].dead && !lost) || migration_resolve_refusal(&w->c.core, side_of(i)))
 		return false;
-	w->h[1 - i].vm = IMAGE_NONE;
+	if (w->h[1 - i].dead)
+		w->h[1 - i].vm = IMAGE_NONE;
 	simple(w, MIGRATION_EVENT_RESOLVE, i);
 	return true;
 }

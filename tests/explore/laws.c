@@ -168,7 +168,7 @@ static bool record_settled(const struct world *w)
 	if (!migration_is_final(
 		    core->state)) /* an honest wait is for a host that is not heard or knows nothing any more */
 		return waits && !(c_hears(w, S) && c_hears(w, D) && !w->h[S].lost && !w->h[D].lost);
-	if (core->state == MIGRATION_LOST)
+	if (core->state == MIGRATION_LOST && core->side[S].cleanup_owed && core->facts.ruling == VOTE_NONE)
 		return true; /* what S has is the operator's to decide about */
 	for (int i = 0; i < 2; i++)
 		if (c_hears(w, i) && !w->h[i].lost &&

@@ -399,7 +399,10 @@ static bool release(struct world *w, int i, unsigned arg)
 	if (i == S && h->vm != IMAGE_NONE) {
 		part(w, i);
 		h->vm = IMAGE_NONE;
-		if (!w->o.ran)
+		/* ruled for, a D that is there has the disks to boot it from, if it had begun to run it */
+		bool ruled = w->c.core.facts.ruling == VOTE_COMMIT && w->o.truth.activating &&
+		             !w->c.core.side[D].written_off;
+		if (!w->o.ran && !ruled)
 			broken(w, "S destroys the VM before D has run it");
 		return true;
 	}

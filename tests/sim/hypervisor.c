@@ -312,6 +312,17 @@ static int dest_state(struct hypervisor_dest *dest, struct err *err)
 	return world.scenario.plant != PLANT_LIAR && instance && instance->state != INSTANCE_INCOMING;
 }
 
+static int dest_adopt(struct hypervisor *hv, const uuid_bytes uuid, uint64_t migration, struct err *err)
+{
+	const struct instance *instance = instance_find(machine_of(hv), uuid);
+	(void)migration;
+	if (!instance)
+		return err_set(err, ERR_UNKNOWN_VM, "it is not here");
+	if (instance->state == INSTANCE_INCOMING) /* no operator rules for it here */
+		promise_broken("only a whole copy is run", "%s on %s", instance->guest->name, instance->machine->name);
+	return 0;
+}
+
 static int dest_destroy(struct hypervisor *hv, const uuid_bytes uuid, uint64_t migration, struct err *err)
 {
 	struct instance *instance = instance_find(machine_of(hv), uuid);
@@ -348,5 +359,6 @@ const struct hypervisor_ops world_hypervisor = {
 	.dest_attach = dest_attach,
 	.dest_unpause = dest_unpause,
 	.dest_state = dest_state,
+	.dest_adopt = dest_adopt,
 	.dest_destroy = dest_destroy,
 };

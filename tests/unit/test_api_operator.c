@@ -123,9 +123,9 @@ static void resolve__destination_off__source_owns_it_and_it_is_on_record(void **
 	store_migration_free(&rec);
 }
 
-static void resolve__lost_and_the_vm_migrates_again__refused(void **state)
+/* b2 was booted again after it had begun to run the VM. */
+static uint64_t lost(void)
 {
-	(void)state;
 	uint64_t id = committed();
 	struct msg msg = { .kind = MSG_REPORT, .migration = id, .generation = 1 };
 	msg.u.report = (struct msg_session) {
@@ -137,6 +137,37 @@ static void resolve__lost_and_the_vm_migrates_again__refused(void **state)
 	host_hello("b2", "west", "boot2");
 	from_agent("b2", &msg); /* it has not renounced */
 	assert_int_equal(run_find(c, id)->rec.core.state, MIGRATION_LOST);
+	return id;
+}
+
+static void resolve__lost_and_the_vm_was_booted_there__not_for_the_source(void **state)
+{
+	(void)state;
+	uint64_t id = lost();
+	struct msg_request request = a_resolve(id, SIDE_SOURCE, "b2"), explain = a_request(VERB_EXPLAIN);
+	struct msg_inventory inventory = an_inventory();
+	struct msg_vm vm = a_vm(1, "web");
+	inventory.vm_count = 1;
+	inventory.vms = &vm;
+	memcpy(vm.uuid, run_find(c, id)->rec.vm, sizeof(vm.uuid));
+	host_inventory("b2", inventory);
+	refused(&request, ERR_CONFLICT, 8);
+	snprintf(explain.id, sizeof(explain.id), "%llu", (unsigned long long)id);
+	json_t *rulings = json_object_get(ask(&viewer, &explain), "rulings");
+	assert_int_equal(json_array_size(rulings), 2);
+	assert_false(json_is_true(json_object_get(json_array_get(rulings, 0), "possible")));
+	assert_true(json_is_true(json_object_get(json_array_get(rulings, 1), "possible")));
+	vm.state = VM_HALTED; /* shut down by hand */
+	host_inventory("b2", inventory);
+	ask(&operator, & request);
+	assert_int_equal(reply.exit_code, 0);
+	assert_string_equal(text_of(doc, "state"), "rolling-back");
+}
+
+static void resolve__lost_and_the_vm_migrates_again__refused(void **state)
+{
+	(void)state;
+	uint64_t id = lost();
 	struct msg_request again = a_migrate("web", "b2"), request = a_resolve(id, SIDE_SOURCE, "b2");
 	uint64_t other = id_of(ask(&operator, & again));
 	assert_true(other > id);
@@ -216,6 +247,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(resolve__incomplete_or_contradicted__refused_and_says_what_to_do),
 		TEST(resolve__destination_off__source_owns_it_and_it_is_on_record),
+		TEST(resolve__lost_and_the_vm_was_booted_there__not_for_the_source),
 		TEST(resolve__lost_and_the_vm_migrates_again__refused),
 		TEST(forget__host_is_there_or_in_a_switchover__refused),
 		TEST(forget__silent_host__its_part_is_written_off_on_record),

@@ -302,6 +302,27 @@ static void migration__aborted_after_the_copy__source_runs_again_and_destination
 	check_ledgers(move);
 }
 
+static void adopt__memory_is_gone__it_is_the_hosts_own_and_boots_from_its_disks(void **state)
+{
+	struct move *move = *state;
+	struct err err = { 0 };
+	struct sim_record record;
+	arrive(move);
+	assert_int_equal(ops->dest_adopt(move->hv_b, move->record.uuid, MIGRATION, &err), -1); /* it can be unpaused */
+	assert_int_equal(err.code, ERR_CONFLICT);
+	rig_ok(sim_guest_end(&move->b, "renamed", "shutdown", &err), &err);
+	assert_int_equal(ops->dest_adopt(move->hv_b, move->record.uuid, MIGRATION + 1, &err), -1);
+	assert_int_equal(err.code, ERR_UNKNOWN_VM);
+	rig_ok(ops->dest_adopt(move->hv_b, move->record.uuid, MIGRATION, &err), &err);
+	rig_ok(ops->dest_adopt(move->hv_b, move->record.uuid, MIGRATION, &err), &err);
+	rig_ok(sim_record_find(&move->b, move->record.uuid, &record, &err), &err);
+	assert_int_equal(record.state, SIM_RUNNING);
+	assert_true(record.disks[0].path[0] == '/');
+	rig_ok(ops->source_destroy(move->hv_a, move->record.uuid, &err), &err);
+	rig_ok(sim_guest_start(&move->b, "renamed", &err), &err);
+	rig_wait_tick(&move->b, "renamed", rig_ask(&move->b, "renamed", "tick", NULL) + 5);
+}
+
 static void resume__pid_file_missing_and_guest_hangs__is_unknown_and_not_gone(void **state)
 {
 	struct move *move = *state;
@@ -550,6 +571,8 @@ int main(void)
 		                                tear_down),
 		cmocka_unit_test_setup_teardown(receive__garbage__is_a_protocol_error, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(source__guest_is_dead__is_suspended_says_unknown, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(adopt__memory_is_gone__it_is_the_hosts_own_and_boots_from_its_disks,
+		                                set_up, tear_down),
 		cmocka_unit_test_setup_teardown(resume__pid_file_missing_and_guest_hangs__is_unknown_and_not_gone,
 		                                set_up, tear_down),
 		cmocka_unit_test_setup_teardown(resume__guest_has_died__is_gone_for_certain, set_up, tear_down),

@@ -215,6 +215,9 @@ static void written_off__owner_after_the_verdict__lost(void **state)
 	simple(MIGRATION_EVENT_WRITTEN_OFF, SIDE_DESTINATION);
 	assert_state(MIGRATION_LOST);
 	assert_true(core.side[0].cleanup_owed); /* the suspended VM */
+	core.facts.activating = true;
+	assert_non_null(migration_resolve_refusal(&core, SIDE_DESTINATION)); /* there is nothing to own it */
+	core.facts.activating = false;
 	simple(MIGRATION_EVENT_RESOLVE, SIDE_SOURCE);
 	assert_state(MIGRATION_ROLLING_BACK);
 }
