@@ -314,12 +314,17 @@ static int dest_state(struct hypervisor_dest *dest, struct err *err)
 
 static int dest_adopt(struct hypervisor *hv, const uuid_bytes uuid, uint64_t migration, struct err *err)
 {
-	const struct instance *instance = instance_find(machine_of(hv), uuid);
-	(void)migration;
-	if (!instance)
+	struct instance *instance = instance_find(machine_of(hv), uuid);
+	if (proc_is_dying())
+		return dying(err);
+	if (!instance || (instance->state == INSTANCE_INCOMING && instance->migration != migration))
 		return err_set(err, ERR_UNKNOWN_VM, "it is not here");
-	if (instance->state == INSTANCE_INCOMING) /* no operator rules for it here */
+	if (instance->alive && instance->state == INSTANCE_INCOMING)
+		return err_set(err, ERR_CONFLICT, "it has its memory still");
+	if (!instance->attached)
 		promise_broken("only a whole copy is run", "%s on %s", instance->guest->name, instance->machine->name);
+	if (instance->state == INSTANCE_INCOMING)
+		instance->state = INSTANCE_RUNNING; /* it died with its host: nothing boots here */
 	return 0;
 }
 

@@ -301,7 +301,7 @@ static void resolve(const struct record *r)
 	            strcmp(r->state, "committed") == 0;
 	if (!guest || (!open && !lost) || (lost && chance_below(2)))
 		return;
-	bool to_source = lost || r->destination->gone;
+	bool to_source = lost ? chance_below(2) : r->destination->gone;
 	if (!lost && r->destination->gone == r->source->gone)
 		return;
 	request.owner = to_source ? SIDE_SOURCE : SIDE_DESTINATION;
