@@ -1,8 +1,9 @@
 #!/bin/sh
 # Installs what drover needs from Debian packages.
-#   deploy/deps.sh [build|run|demo|test|all] [--check]
+#   deploy/deps.sh [build|run|demo|test|lab|all] [--check]
 # build: compile it. run: run a coordinator, an agent and the simulated fleet. demo: what the script of `make demo` adds.
 # test: what `make check` and the tools behind the other make targets add to all of these.
+# lab: what `make lab`, two Xen hosts under QEMU, adds to build; not part of all.
 # --check only says what is missing (exit 1 then), and changes nothing.
 # Says what it is about to install before it does. Needs root only if something is missing.
 set -eu
@@ -13,15 +14,16 @@ build="gcc make pkg-config protobuf-c-compiler libprotobuf-c-dev libzmq3-dev lib
 run="qemu-system-common qemu-utils nbdkit tgt fuse3"
 demo="jq procps"
 check="clang libcmocka-dev valgrind libclang-rt-14-dev clang-format clang-tidy cppcheck gcovr git patch spin sqlite3 iproute2 python3"
+lab="qemu-system-x86 qemu-utils ipxe-qemu seabios mmdebstrap e2fsprogs cpio gzip gawk kmod busybox-static openssh-client socat jq python3 procps"
 
 what=all
 only_say=no
 for arg in "$@"; do
 	case $arg in
-	build | run | demo | test | all) what=$arg ;;
+	build | run | demo | test | lab | all) what=$arg ;;
 	--check) only_say=yes ;;
 	*)
-		echo "deps.sh: unknown argument '$arg': use build, run, demo, test or all, and --check" >&2
+		echo "deps.sh: unknown argument '$arg': use build, run, demo, test, lab or all, and --check" >&2
 		exit 2
 		;;
 	esac
@@ -31,6 +33,7 @@ build) wanted=$build ;;
 run) wanted=$run ;;
 demo) wanted=$demo ;;
 test) wanted=$check ;;
+lab) wanted=$lab ;;
 all) wanted="$build $run $demo $check" ;;
 esac
 
