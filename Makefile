@@ -48,6 +48,11 @@ leg_C    := $(filter-out agent/leg/main.c,$(wildcard agent/leg/*.c))
 hvsim_C  := $(wildcard agent/hypervisor/sim*.c)
 sim_C    := $(filter-out agent/sim/guest_main.c agent/sim/sim_main.c agent/sim/power_shim.c,$(wildcard agent/sim/*.c))
 ROOMS := common proto shell ccore acore coord cli journal agent disk leg hvsim sim
+# The driver for Xen is built against the Xen release whose development files are here.
+xen_PKG_ALL := xenlight xencontrol xenguest xentoollog xenstore
+HAVE_XEN := $(shell pkg-config --exists $(xen_PKG_ALL) 2>/dev/null && echo 1)
+hvxen_C  := $(if $(HAVE_XEN),$(filter-out agent/hypervisor/xen_save_helper.c,$(wildcard agent/hypervisor/xen*.c)))
+ROOMS += $(if $(HAVE_XEN),hvxen)
 
 proto_PKG := libprotobuf-c libxxhash
 shell_PKG := libczmq libzmq sqlite3 libconfuse
@@ -58,6 +63,8 @@ agent_PKG := libsystemd uuid
 disk_PKG  := libnbd libiscsi jansson libxxhash uuid
 leg_PKG   := openssl libxxhash uuid
 hvsim_PKG := jansson libxxhash uuid libnbd
+hvxen_PKG := $(xen_PKG_ALL) jansson libxxhash uuid
+hvxen_CFLAGS := -std=gnu11 # Xen's headers demand it
 sim_PKG   := jansson libxxhash uuid libnbd libconfuse sqlite3
 
 # ---- programs: main file, rooms in link order ----
@@ -70,6 +77,13 @@ drover-agent_MAIN := agent/main.c
 drover-agent_ROOMS := agent journal acore disk shell proto common
 drover-leg-sim_MAIN := agent/leg/main.c
 drover-leg-sim_ROOMS := leg hvsim disk journal acore shell proto common
+ifdef HAVE_XEN
+PROGRAMS += drover-leg-xen drover-xen-save-helper
+endif
+drover-leg-xen_MAIN := agent/leg/main.c
+drover-leg-xen_ROOMS := leg hvxen disk journal acore shell proto common
+drover-xen-save-helper_MAIN := agent/hypervisor/xen_save_helper.c
+drover-xen-save-helper_ROOMS := hvxen
 drover-sim_MAIN := agent/sim/sim_main.c agent/sim/power_shim.c
 drover-sim_ROOMS := sim hvsim disk journal acore shell proto common
 drover-guest_MAIN := agent/sim/guest_main.c
@@ -79,12 +93,15 @@ drover-guest_ROOMS := sim hvsim disk common
 include tests/unit/tests.mk
 
 pkgs = $(sort $(foreach r,$(1),$($(r)_PKG)))
-cflags_of = $(if $(call pkgs,$(1)),$(shell pkg-config --cflags $(call pkgs,$(1))))
+cflags_of = $(if $(call pkgs,$(1)),$(shell pkg-config --cflags $(call pkgs,$(1)))) $(foreach r,$(1),$($(r)_CFLAGS))
 libs_of = $(if $(call pkgs,$(1)),$(shell pkg-config --libs $(call pkgs,$(1))))
 objs_of = $(patsubst %.c,$(B)/obj/%.o,$(1))
 
 .PHONY: all
 all: $(PROGRAMS:%=$(B)/bin/%) $(B)/bin/drover-power.so
+ifndef HAVE_XEN
+	@echo "  NOTE    without libxen-dev: drover-leg-xen, drover-xen-save-helper and their tests are left out"
+endif
 
 # What a power cut loses in a simulated host: preloaded into its processes, and part of drover-sim.
 $(B)/bin/drover-power.so: agent/sim/power_shim.c agent/sim/power.c common/err.c

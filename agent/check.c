@@ -203,7 +203,9 @@ static void check_source(struct checking *c)
 		found(c, ERR_UNKNOWN_VM, "vm", "%s is not on this host", c->plan->vm.name);
 		return;
 	}
-	if (here->state != VM_RUNNING && here->state != VM_PAUSED) {
+	if (here->refusal[0]) {
+		found(c, ERR_UNSUPPORTED, "vm", "%s cannot be migrated: %s", here->name, here->refusal);
+	} else if (here->state != VM_RUNNING && here->state != VM_PAUSED) {
 		found(c, ERR_UNSUPPORTED, "vm", "%s is %s; only a running or paused VM can be migrated", here->name,
 		      vm_state_name(here->state));
 	} else {

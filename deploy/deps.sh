@@ -10,7 +10,7 @@ set -eu
 
 build="gcc make pkg-config protobuf-c-compiler libprotobuf-c-dev libzmq3-dev libczmq-dev
  libsqlite3-dev libjansson-dev libssl-dev libxxhash-dev libsmartcols-dev libconfuse-dev
- libsystemd-dev libnbd-dev libiscsi-dev uthash-dev uuid-dev scdoc"
+ libsystemd-dev libnbd-dev libiscsi-dev uthash-dev uuid-dev scdoc libxen-dev"
 run="qemu-system-common qemu-utils nbdkit tgt fuse3"
 demo="jq procps"
 check="clang libcmocka-dev valgrind libclang-rt-14-dev clang-format clang-tidy cppcheck gcovr git patch spin sqlite3 iproute2 python3"

@@ -82,6 +82,7 @@ static const struct field vm_fields[] = {
 	NUMBER(U32, VM, vcpus, 0, CODEC_MAX_VCPUS),
 	LIST(FIELD_LIST, VM, disks, disk_count, LIMIT_DISKS, .shape = &shape_disk),
 	LIST(FIELD_LIST, VM, nics, nic_count, LIMIT_NICS, .shape = &shape_nic),
+	WORDS(VM, refusal, OPTIONAL),
 };
 static const struct shape shape_vm = { sizeof(struct msg_vm), &drover__vm__descriptor, ROWS(vm_fields),
 	                               .rule = rule_vm };

@@ -99,6 +99,7 @@ struct msg_vm {
 	struct msg_disk disks[LIMIT_DISKS];
 	uint32_t nic_count;
 	struct msg_nic nics[LIMIT_NICS];
+	char refusal[LIMIT_REASON]; /* why it cannot be migrated; "": nothing is known against it */
 };
 
 struct msg_sr {

@@ -96,7 +96,7 @@ struct hypervisor_ops {
 	void (*close)(struct hypervisor *hv);
 
 	/* VMs with their disks and NICs, memory of the host. SRs and networks are the agent's configuration, not
-	 * filled. */
+	 * filled; a disk's SR is "" where the driver does not know of SRs. */
 	int (*inventory)(struct hypervisor *hv, struct msg_inventory *ret_inv, struct err *err);
 
 	/* Every VM on this host in whatever state, none left out, with its disks. *ret_vms is malloc'ed, the caller's.
@@ -139,6 +139,10 @@ struct hypervisor_ops {
 	int (*dest_find)(struct hypervisor *hv, const uuid_bytes uuid, uint64_t migration,
 	                 struct hypervisor_dest **ret_dest, struct err *err);
 	void (*dest_close)(struct hypervisor_dest *dest);
+	/* Before dest_receive: where the disks are that dest_attach will be called with. They exist, are not opened,
+	 * and are still written by others. NULL: this driver need not know. */
+	int (*dest_images)(struct hypervisor_dest *dest, const struct hypervisor_image *images, unsigned count,
+	                   struct err *err);
 	/* Takes the whole stream, verifies its digest against what is in the VM's memory. 0: memory and state are
 	 * complete. */
 	int (*dest_receive)(struct hypervisor_dest *dest, const struct hypervisor_receive *receive, struct err *err);
@@ -160,5 +164,7 @@ struct hypervisor_ops {
 };
 
 extern const struct hypervisor_ops hypervisor_sim;
+/* The driver that this program is linked with. */
+extern const struct hypervisor_ops *const hypervisor_driver;
 
 #endif

@@ -135,3 +135,5 @@ const struct hypervisor_ops hypervisor_sim = {
 	.dest_adopt = sim_dest_adopt,
 	.dest_destroy = sim_dest_destroy,
 };
+
+const struct hypervisor_ops *const hypervisor_driver = &hypervisor_sim;

@@ -457,7 +457,11 @@ static int fence(struct dest *dest, struct err *err)
 	return rc;
 }
 
-static int attach(struct dest *dest, struct err *err)
+/* Hands the driver the disks as they are here. */
+static int with_images(struct dest *dest,
+                       int (*call)(struct hypervisor_dest *vm, const struct hypervisor_image *images, unsigned count,
+                                   struct err *err),
+                       struct err *err)
 {
 	const struct msg_plan *plan = dest->leg->plan;
 	struct hypervisor_image *images = calloc(LIMIT_DISKS, sizeof(*images));
@@ -470,16 +474,27 @@ static int attach(struct dest *dest, struct err *err)
 		images[i].format = plan->to[i].format;
 		images[i].size_bytes = plan->vm.disks[i].size_bytes;
 	}
-	int rc = dest->leg->ops->dest_attach(dest->vm, images, dest->disk_count, err);
+	int rc = call(dest->vm, images, dest->disk_count, err);
 	free(images);
 	return rc;
+}
+
+static int attach(struct dest *dest, struct err *err)
+{
+	return with_images(dest, dest->leg->ops->dest_attach, err);
+}
+
+static int announce(struct dest *dest, struct err *err)
+{
+	const struct hypervisor_ops *ops = dest->leg->ops;
+	return ops->dest_images ? with_images(dest, ops->dest_images, err) : 0;
 }
 
 int dest_copy(struct leg *leg, struct err *err)
 {
 	struct dest *dest = leg->dest;
 	const struct hypervisor_receive receive = { dest, read_memory };
-	if (dest_keep_spoil(dest, err) || begin(dest, err))
+	if (announce(dest, err) || dest_keep_spoil(dest, err) || begin(dest, err))
 		return -1;
 	leg_post_begun(leg);
 	if (await_link(dest, err) || leg->ops->dest_receive(dest->vm, &receive, err) || await_end(dest, err))

@@ -6,12 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/leg/inventory.h"
 #include "agent/leg/survey.h"
 #include "common/log.h"
-
-static const struct hypervisor_ops *const driver = &hypervisor_sim;
-
-const char *argp_program_version = "drover-leg-sim " DROVER_VERSION;
 
 enum mode { MODE_NONE, MODE_INVENTORY, MODE_RUN, MODE_SURVEY };
 
@@ -96,32 +93,6 @@ static const struct argp_option options[] = {
 	{ 0 },
 };
 
-static int print_inventory(const char *home)
-{
-	struct err err = { 0 };
-	struct paths paths;
-	struct hypervisor *hv = NULL;
-	struct msg_inventory inventory = { 0 };
-	void *blob = NULL;
-	size_t bytes = 0;
-	int rc = -1;
-	if (!paths_init(&paths, home, &err) && !driver->open(&hv, &paths, &err) &&
-	    !driver->inventory(hv, &inventory, &err)) {
-		snprintf(inventory.hypervisor, sizeof(inventory.hypervisor), "%s", driver->name);
-		snprintf(inventory.software, sizeof(inventory.software), "%s", DROVER_VERSION);
-		rc = msg_inventory_encode(&inventory, &blob, &bytes, &err);
-	}
-	if (!rc && (fwrite(blob, 1, bytes, stdout) != bytes || fflush(stdout)))
-		rc = err_errno(&err, ERR_IO, errno, "write the inventory");
-	if (rc)
-		log_error("event=inventory-failed error=\"%s\"", err.text);
-	free(blob);
-	msg_inventory_free(&inventory);
-	if (hv)
-		driver->close(hv);
-	return rc ? EXIT_FAILURE : EXIT_SUCCESS;
-}
-
 int main(int argc, char **argv)
 {
 	static const struct argp argp = {
@@ -133,12 +104,16 @@ int main(int argc, char **argv)
 		NULL,
 		NULL
 	};
+	static char name[LIMIT_NAME], version[2 * LIMIT_NAME];
 	struct arguments arguments = { .mode = MODE_NONE };
+	snprintf(name, sizeof(name), "drover-leg-%s", hypervisor_driver->name);
+	snprintf(version, sizeof(version), "%s " DROVER_VERSION, name);
+	argp_program_version = version;
 	argp_parse(&argp, argc, argv, 0, NULL, &arguments);
-	log_init("drover-leg-sim");
+	log_init(name);
 	if (arguments.mode == MODE_INVENTORY)
-		return print_inventory(arguments.leg.home);
+		return inventory_print(arguments.leg.home, hypervisor_driver, stdout);
 	if (arguments.mode == MODE_SURVEY)
-		return survey_run(&arguments.survey, driver, stdout);
-	return leg_run(&arguments.leg, driver);
+		return survey_run(&arguments.survey, hypervisor_driver, stdout);
+	return leg_run(&arguments.leg, hypervisor_driver);
 }

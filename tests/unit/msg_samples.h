@@ -51,6 +51,7 @@ static inline void sample_vm(struct msg_vm *vm, unsigned number)
 	vm->nic_count = 1;
 	sample_text(vm->nics[0].mac, "00:16:3e:aa:bb:cc");
 	sample_text(vm->nics[0].bridge, "xenbr0");
+	snprintf(vm->refusal, sizeof(vm->refusal), "it has a device of this host");
 }
 
 static inline void sample_inventory(struct msg_inventory *inv, struct sample_lists *lists)
