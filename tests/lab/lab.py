@@ -113,7 +113,13 @@ class Lab:
                 say(f"{host.name}: off")
         self.coordinator.stop()
         if not keep and os.path.exists(self.path("key")):
-            shutil.rmtree(self.dir)
+            # An ssh that sees its host gone takes its socket away at the same time.
+            shutil.rmtree(self.dir, onerror=ignore_gone)
+
+
+def ignore_gone(_function, path, why):
+    if not issubclass(why[0], FileNotFoundError):
+        raise Trouble(f"cannot remove {path}: {why[1]}")
 
 
 def say(text):
