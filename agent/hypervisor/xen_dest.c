@@ -9,7 +9,7 @@
 #include "agent/hypervisor/xen_driver.h"
 #include "common/log.h"
 
-#define POISON_BYTES 65536u
+#define POISON_BYTES 4096u
 #define POISON_POLL_MS 20
 
 /* ---- room for it ---- */
@@ -184,12 +184,14 @@ int xen_dest_find(struct hypervisor *hv, const uuid_bytes uuid, uint64_t migrati
  * complete VM. */
 static void spoil(struct hypervisor_dest *dest)
 {
-	static unsigned char poison[POISON_BYTES];
+	unsigned char poison[POISON_BYTES];
+	ssize_t done;
 	short events;
 	xen_stream_poison(poison, sizeof(poison));
 	while (dest->task != NULL && !atomic_load(&dest->task->over)) {
-		if (dest->stream_fd >= 0)
-			(void)send(dest->stream_fd, poison, sizeof(poison), MSG_DONTWAIT | MSG_NOSIGNAL);
+		do /* it may be in the middle of something long */
+			done = send(dest->stream_fd, poison, sizeof(poison), MSG_DONTWAIT | MSG_NOSIGNAL);
+		while (done > 0);
 		(void)disk_wait(NULL, -1, 0, disk_now_ms() + POISON_POLL_MS, &events, NULL);
 	}
 	xen_task_join(dest->task);
