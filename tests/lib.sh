@@ -152,9 +152,10 @@ party_is() { # PARTY SOURCE
 	esac
 }
 
-settled() { # exactly one host has the guest, and no host has more to do
+settled() { # exactly one host has the guest, as far as the coordinator has heard of it too, and no host has more to do
 	let_go
 	case $(where) in a1 | b1) ;; *) return 1 ;; esac
+	[ "$(drover vm list --json | jq '[.vms[] | select(.name == "web1")] | length')" = 1 ] || return 1
 	[ "$(drover list --json | jq '.migrations | length')" = 0 ]
 }
 final() { state_is "$1" "done" failed cancelled lost; }

@@ -44,6 +44,18 @@ agrees() { # KEY
 	echo "$answer $state" >>"$FLEET.ends"
 }
 
+# Exit 6: it is not known whether it was done, ask again; the key sees to it that it is done once.
+submitted() { # TO KEY
+	local tries status
+	for tries in 1 2 3 4 5; do
+		status=0
+		drover migrate web1 --to "$1" --key "$2" --keep-source 0s --json >"$FLEET/submitted" 2>&1 || status=$?
+		[ $status -eq 6 ] || return $status
+	done
+	echo "asked $tries times" >>"$FLEET/submitted"
+	return 6
+}
+
 # One schedule. Sets `fired`: whether the party made so many writes, and `over`.
 cancel_at() { # WHEN N
 	local when=$1 n=$2 source to home daemon program key
@@ -57,13 +69,13 @@ cancel_at() { # WHEN N
 	[ ! -e "$FLEET/mark" ] || { fired=yes; return 0; } # at a write of its own start
 	key=$party-$when-$n
 	# In the background: the coordinator may be stopped before it has answered.
-	drover migrate web1 --to "$to" --key "$key" --keep-source 0s --json >/dev/null 2>&1 &
+	submitted "$to" "$key" &
 	local submitting=$!
 	until_mark_or_final "$key"
 	if [ -e "$FLEET/mark" ]; then
 		fired=yes
 		cancel_at_the_mark "$key"
-		wait $submitting || fail "cannot be submitted"
+		wait $submitting || fail "cannot be submitted: $(cat "$FLEET/submitted")"
 		within 60 final "$key"
 		[ "$answer" = unknown-id ] || agrees "$key" # it was asked before the record was there
 	fi
