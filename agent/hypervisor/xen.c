@@ -52,7 +52,7 @@ static void destroy(xentoollog_logger *logger)
 	(void)logger;
 }
 
-int xen_fail(struct hypervisor *hv, struct err *err, const char *format, ...)
+int(xen_fail)(struct hypervisor *hv, struct err *err, const char *format, ...)
 {
 	char words[LIMIT_TEXT / 2], last[LIMIT_TEXT / 2];
 	va_list args;

@@ -196,8 +196,7 @@ int xen_config_check(struct hypervisor *hv, const xc_domaininfo_t *info, const l
 	/* The node is there from the start, and empty until the kernel says that it can. HVM without PV drivers has
 	 * none and can. */
 	if (config->c_info.type != LIBXL_DOMAIN_TYPE_HVM &&
-	    (!xen_domain_node(hv, info->domain, "control/feature-suspend", text, sizeof(text)) ||
-	     strcmp(text, "1") != 0))
+	    (!xen_domain_node(hv, info->domain, XEN_CAN_SUSPEND, text, sizeof(text)) || strcmp(text, "1") != 0))
 		return refuse(err, "its kernel has not said (yet) that it can be suspended");
 	return 0;
 }

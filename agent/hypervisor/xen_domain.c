@@ -125,6 +125,19 @@ bool xen_domain_node(struct hypervisor *hv, uint32_t domid, const char *path, ch
 	return there;
 }
 
+int xen_domain_can_suspend(struct hypervisor *hv, uint32_t domid, struct err *err)
+{
+	char path[128], text[16];
+	struct xs_handle *xs = xs_open(0);
+	snprintf(path, sizeof(path), "/local/domain/%u/" XEN_CAN_SUSPEND, domid);
+	/* HVM has no such node, and needs none */
+	bool done = xs != NULL && (!read_node(xs, XBT_NULL, domid, XEN_CAN_SUSPEND, text, sizeof(text)) ||
+	                           xs_write(xs, XBT_NULL, path, "1", 1));
+	if (xs != NULL)
+		xs_close(xs);
+	return done ? 0 : xen_fail(hv, err, "xenstore does not answer");
+}
+
 /* 1: taken back, 0: there was none, -1: somebody else wrote, or xenstored fails. */
 static int unask_once(struct xs_handle *xs, uint32_t domid)
 {

@@ -95,6 +95,9 @@ struct hypervisor_dest {
 int xen_ctx_open(struct hypervisor *hv, libxl_ctx **ret_ctx, struct err *err);
 /* Sets ERR_HYPERVISOR: the words, and libxl's last complaint. */
 int xen_fail(struct hypervisor *hv, struct err *err, const char *format, ...) __attribute__((format(printf, 3, 4)));
+#ifdef __clang_analyzer__ /* as in err.h */
+#define xen_fail(...) ((void)(xen_fail)(__VA_ARGS__), -1)
+#endif
 
 /* ---- xen_task.c ---- */
 /* Starts task->run; takes the task over in any case, and its stream_fd (libxl's end of the stream). */
@@ -121,6 +124,9 @@ bool xen_domain_has_ended(const xc_domaininfo_t *info);
 void xen_domain_name(struct hypervisor *hv, uint32_t domid, char ret_name[LIMIT_NAME]);
 /* What xenstore has at /local/domain/DOMID/PATH; false if there is nothing. */
 bool xen_domain_node(struct hypervisor *hv, uint32_t domid, const char *path, char *ret_text, size_t room);
+/* What the kernel of a VM said where it came from, and does not say again: that it can be suspended. */
+#define XEN_CAN_SUSPEND "control/feature-suspend"
+int xen_domain_can_suspend(struct hypervisor *hv, uint32_t domid, struct err *err);
 /* Takes a request to suspend back that the guest has not seen. 1: there was one, 0: none, -1. */
 int xen_domain_unask(struct hypervisor *hv, uint32_t domid, struct err *err);
 /* Drops every pause that a controller has put on it, until it is not paused. */

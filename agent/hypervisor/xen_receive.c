@@ -296,7 +296,7 @@ static int name_it(struct hypervisor_dest *dest, uint32_t domid, struct err *err
 	if (dest->userdata != NULL && libxl_userdata_store(hv->ctx, domid, "xl", (const uint8_t *)dest->userdata,
 	                                                   (int)strlen(dest->userdata)) != 0)
 		return xen_fail(hv, err, "cannot keep what xl knows of VM %s", dest->record.name);
-	return 0;
+	return xen_domain_can_suspend(hv, domid, err);
 }
 
 int xen_dest_attach(struct hypervisor_dest *dest, const struct hypervisor_image *images, unsigned count,

@@ -49,11 +49,11 @@ static bool has_domain(const struct world *world, const uuid_bytes uuid)
 	return false;
 }
 
-static enum hypervisor_vm_state state_of(const xc_domaininfo_t *info, const struct xen_record *record)
+static enum hypervisor_vm_state state_of(bool dying, const struct xen_record *record)
 {
 	if (record != NULL && (record->state == XEN_INCOMING || record->state == XEN_BUILT))
 		return HYPERVISOR_VM_INCOMING;
-	if ((record != NULL && record->state == XEN_LEAVING) || (info != NULL && (info->flags & XEN_DOMINF_dying) != 0))
+	if (dying || (record != NULL && record->state == XEN_LEAVING))
 		return HYPERVISOR_VM_LEAVING;
 	return HYPERVISOR_VM_OWN;
 }
@@ -91,7 +91,7 @@ static void disks_of_domain(struct hypervisor *hv, uint32_t domid, const struct 
 static void describe_record(const struct xen_record *record, struct hypervisor_vm *vm)
 {
 	memcpy(vm->uuid, record->uuid, sizeof(vm->uuid));
-	vm->state = state_of(NULL, record);
+	vm->state = state_of(false, record);
 	vm->migration = record->migration;
 	memcpy(vm->name, record->name, sizeof(vm->name));
 	disks_of_record(record, vm);
@@ -106,7 +106,7 @@ static void describe(struct hypervisor *hv, const xc_domaininfo_t *info, const s
 		memcpy(vm->uuid, info->handle, sizeof(vm->uuid));
 		xen_domain_name(hv, info->domain, vm->name);
 	}
-	vm->state = state_of(info, record);
+	vm->state = state_of((info->flags & XEN_DOMINF_dying) != 0, record);
 	if (vm->state == HYPERVISOR_VM_OWN)
 		disks_of_domain(hv, info->domain, record, vm);
 }
@@ -226,7 +226,8 @@ int xen_inventory(struct hypervisor *hv, struct msg_inventory *ret_inv, struct e
 	int result = disks == NULL || vms == NULL ? err_set(err, ERR_NO_MEMORY, "no memory for an inventory") : 0;
 	for (size_t i = 0; i < world.domain_count && result == 0; i++) {
 		const xc_domaininfo_t *info = &world.domains[i];
-		enum hypervisor_vm_state state = state_of(info, record_of(&world, info->handle));
+		bool dying = (info->flags & XEN_DOMINF_dying) != 0;
+		enum hypervisor_vm_state state = state_of(dying, record_of(&world, info->handle));
 		if (state == HYPERVISOR_VM_INCOMING)
 			incoming_bytes += info->tot_pages * XEN_PAGE_BYTES;
 		if (state == HYPERVISOR_VM_OWN && ret_inv->vm_count < LIMIT_VMS)

@@ -295,7 +295,9 @@ bool xs_write(struct xs_handle *xs, xs_transaction_t transaction, const char *pa
 	struct fake_host *host = owner_of(path, &domid);
 	(void)xs;
 	(void)transaction;
-	if (host != NULL)
+	if (host != NULL && strstr(path, "feature-suspend"))
+		host->can_suspend = true;
+	else if (host != NULL)
 		snprintf(domain_by_id(host, domid)->asked, 16, "%.*s", (int)bytes, (const char *)data);
 	return host != NULL;
 }
