@@ -11,6 +11,8 @@ import time
 from host import COORDINATOR, Trouble, read
 
 UP_SECONDS = 20
+# Emulated hosts take minutes for what others do in a second.
+PATIENCE = "checking-deadline = 5m\npreparing-deadline = 5m\nswitching-deadline = 5m\nlost-after = 5m\n"
 POLL_SECONDS = 0.1
 
 
@@ -48,7 +50,7 @@ class Coordinator:
                 probe.bind(("127.0.0.1", 0))
                 port = probe.getsockname()[1]
             self.write("coordinator.conf", f'listen = "tcp://127.0.0.1:{port}"\n'
-                       f'key = "{self.etc}/keys/coordinator.cert_secret"\n')
+                       f'key = "{self.etc}/keys/coordinator.cert_secret"\n{PATIENCE}')
             self.write("client.conf", f'coordinator = "tcp://127.0.0.1:{port}"\n'
                        f'server-key = "{self.etc}/keys/coordinator.cert"\nkey = "{self.etc}/keys/operator.cert_secret"\n')
         port = read(os.path.join(self.etc, "coordinator.conf")).split(":")[2].split('"')[0]

@@ -27,7 +27,7 @@ tree_fill() { # TREE
 	local wanted
 	wanted=$(lines_of "$here/packages.txt" | paste -sd,)
 	mmdebstrap --quiet --variant=extract --hook-dir=/usr/share/mmdebstrap/hooks/merged-usr --include="$wanted" \
-		"$suite" "$1" ${LAB_MIRROR:+"$LAB_MIRROR"} || die "mmdebstrap could not unpack Debian $suite; is its mirror reachable?"
+		"$suite" "$1" ${LAB_MIRROR:+"$LAB_MIRROR"} >/dev/null || die "mmdebstrap could not unpack Debian $suite; is its mirror reachable?"
 }
 
 tree_finish() { # TREE: accounts, links, caches

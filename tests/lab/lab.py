@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 import guests
@@ -41,7 +42,7 @@ class Lab:
 
     def programs(self):
         """Those of drover that a host needs and that have been built."""
-        return [name for name in ("drover-agent", "drover-leg-xen", "drover")
+        return [name for name in ("drover-agent", "drover-leg-xen", "drover-xen-save-helper", "drover")
                 if os.path.exists(os.path.join(self.build, "bin", name))]
 
     def no_agents(self):
@@ -60,19 +61,19 @@ class Lab:
         running = sum(1 for host in self.hosts if host.pid())
         if not running and there < needed:
             raise Skip(f"two hosts need {needed} MiB of memory, {there} are available (LAB_MEMORY)")
-        done = subprocess.run(["qemu-system-x86_64", "-machine", "none", "-accel", "kvm" if kvm() else "tcg", "-display",
-                               "none", "-S", "-daemonize", "-pidfile", self.path("probe.pid")],
-                              capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise Skip(f"QEMU does not run on this machine: {done.stderr.strip()}")
-        os.kill(int(read(self.path("probe.pid"))), signal.SIGKILL)
-        os.unlink(self.path("probe.pid"))
+        with tempfile.TemporaryDirectory() as work:
+            pid = os.path.join(work, "pid")
+            done = subprocess.run(["qemu-system-x86_64", "-machine", "none", "-accel", "kvm" if kvm() else "tcg", "-display",
+                                   "none", "-S", "-daemonize", "-pidfile", pid], capture_output=True, text=True, check=False)
+            if done.returncode != 0:
+                raise Skip(f"QEMU does not run on this machine: {done.stderr.strip()}")
+            os.kill(int(read(pid)), signal.SIGKILL)
 
     def prepare(self):
         if not os.path.exists(os.path.join(self.cache, "image.key")):
             raise Trouble(f"no image in {self.cache}: `make lab` or `lab.sh build` makes it")
-        os.makedirs(self.dir, exist_ok=True)
         self.check_machine()
+        os.makedirs(self.dir, exist_ok=True)
         if not os.path.exists(self.path("key")):
             subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", self.path("key")], check=True)
         self.coordinator.configure(self.hosts)
@@ -225,6 +226,10 @@ def cmd_drover(lab, options):
     os.execve(program, [program, *options.words], {**os.environ, "DROVER_HOME": lab.coordinator.home})
 
 
+def cmd_help(_lab, _options):
+    parser().print_help()
+
+
 def cmd_hints(lab, _):
     program = os.path.relpath(os.path.join(HERE, "lab.sh"))
     print(f"""
@@ -258,6 +263,7 @@ def parser():
     command("up", "boot the hosts and the coordinator").add_argument("host", nargs="?", choices=HOSTS)
     command("down", "take all down and remove it").add_argument("--keep", action="store_true", help="leave disks and logs")
     command("status", "what runs")
+    command("help", "this")
     command("hints", "a few things to try")
     for name in ("sh", "drover"):
         one = command(name, *(("run a command in a host's dom0", "host") if name == "sh" else ("drover, as operator",)))
@@ -293,10 +299,15 @@ def parser():
 def main():
     options = parser().parse_args()
     try:
-        return globals()["cmd_" + options.command.replace("-", "_")](Lab(), options) or 0
+        status = globals()["cmd_" + options.command.replace("-", "_")](Lab(), options) or 0
+        sys.stdout.flush()
+        return status
     except Skip as why:
         print(f"skip - lab: {why}")
         return SKIPPED
+    except BrokenPipeError:  # who read our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (Trouble, OSError, subprocess.SubprocessError) as why:
         print(f"lab: {why}", file=sys.stderr)
         return 1

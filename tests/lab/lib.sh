@@ -7,6 +7,7 @@ LAB_SH=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/lab.sh
 B=$(cd "$1" && pwd)
 LAB=$B/lab/check-$(basename "$0" .sh)
 export B LAB
+# shellcheck disable=SC2034 # used by those who read this file
 GUEST_SECONDS=600 # for what guests do: emulated, on a machine that may have other work
 
 lab() { "$LAB_SH" "$@"; }

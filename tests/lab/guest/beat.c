@@ -25,7 +25,7 @@
 
 #include "work.h"
 
-#define STEP_MS 20u    /* memory is written that often, for an even rate */
+#define STEP_MS 50u    /* memory is written that often, for an even rate */
 #define CHECK_PAGES 4u /* looked at in each step */
 
 struct settings {
