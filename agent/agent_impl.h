@@ -224,6 +224,8 @@ void inventory_free(struct agent *agent);
 
 /* ---- keep.c ---- */
 void keep_sweep(struct agent *agent);
+/* Notes what is kept from now on: its time is counted from here, whatever the wall clock is set to later. */
+void keep_note(struct agent *agent);
 /* The files that a leg of this migration has left in run/, its log apart. If it lives it has the lock, and takes them
  * away itself. */
 void keep_leg_files_remove(const struct agent *agent, uint64_t migration);

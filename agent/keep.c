@@ -142,6 +142,16 @@ static bool is_over(const struct agent *agent, const struct journal_resource *re
 	return due_ms(agent, resource, now_ms) <= now_ms;
 }
 
+void keep_note(struct agent *agent)
+{
+	struct journal_resource *list = NULL;
+	size_t count = 0;
+	if (journal_resource_list(agent->journal, 0, 0, &list, &count, NULL) < 0)
+		return; /* noted at the next sweep */
+	note_kept(agent, list, count);
+	free(list);
+}
+
 void keep_sweep(struct agent *agent)
 {
 	sweep_leg_files(agent);

@@ -213,6 +213,8 @@ static void do_answer(struct session *session, const struct session_action *acti
 		memcpy(answer->checks, session->checks, session->check_count * sizeof(answer->checks[0]));
 	}
 	session_describe(session, &answer->session);
+	if ((answer->step == STEP_ABORT || answer->step == STEP_RELEASE) && answer->outcome == OUTCOME_DONE)
+		keep_note(agent);
 	bool journaled = true;
 	if (session->journaled && session_is_last_word(answer->step, answer->outcome, answer->cause.code) &&
 	    journal_answer_put(agent->journal, msg->migration, msg->generation, answer, &err) < 0) {
