@@ -89,9 +89,10 @@ $(B)/test/test_survey: | $(B)/bin/drover-guest $(B)/bin/drover-leg-sim
 # The driver for Xen: what of it needs no Xen; the save helper with a libxc that is not one; all of it with a libxl that
 # is not one.
 ifdef HAVE_XEN
-UNIT_TESTS += test_xen_parts test_xen_helper test_xen_driver
+UNIT_TESTS += test_xen_parts test_xen_helper test_xen_driver test_xen_dest
 test_xen_driver_ROOMS = hvxen disk proto common
-$(B)/test/test_xen_driver: $(B)/obj/tests/unit/xen_fake.o | $(B)/test/drover-xen-save-helper
+test_xen_dest_ROOMS = hvxen disk proto common
+$(B)/test/test_xen_driver $(B)/test/test_xen_dest: $(B)/obj/tests/unit/xen_fake.o | $(B)/test/drover-xen-save-helper
 $(B)/obj/tests/unit/xen_fake.o: EXTRA = $(call cflags_of,hvxen)
 test_xen_parts_ROOMS = hvxen disk proto common
 test_xen_helper_ROOMS = hvxen common
