@@ -31,26 +31,28 @@ static const struct run *other_run_of_vm(const struct coordinator *c, const stru
 	return NULL;
 }
 
-/* A reboot is as good as being off, as far as the memory goes; the VM may have been booted there since. */
-static bool runs_there(const struct coordinator *c, const struct store_migration *rec)
+/* A reboot is as good as being off, as far as the memory goes; the VM may have been booted there since. NULL: it was
+ * not.
+ */
+static const char *booted_there(const struct coordinator *c, const struct store_migration *rec)
 {
 	const struct host *host = host_find(c, run_host(rec, SIDE_DESTINATION));
-	if (!host || host->reach == REACH_SUSPECTED || !host->has_inventory)
-		return false;
+	if (!host || host->reach == REACH_SUSPECTED)
+		return NULL;
+	if (!host_is_up(host) || !host->has_inventory || host->want_inventory)
+		return "it is not known yet whether the VM runs on the destination again: ask in a moment";
 	for (uint32_t i = 0; i < host->inventory.vm_count; i++) {
 		const struct msg_vm *vm = &host->inventory.vms[i];
 		if (memcmp(vm->uuid, rec->vm, sizeof(rec->vm)) == 0 && vm->state == VM_RUNNING)
-			return true;
+			return "the VM runs on the destination: shut it down there first, or rule for the destination";
 	}
-	return false;
+	return NULL;
 }
 
 const char *api_resolve_refusal(const struct coordinator *c, const struct store_migration *rec, enum side owner)
 {
 	const char *refusal = migration_resolve_refusal(&rec->core, owner);
-	if (!refusal && owner == SIDE_SOURCE && runs_there(c, rec))
-		return "the VM runs on the destination: shut it down there first, or rule for the destination";
-	return refusal;
+	return refusal || owner == SIDE_DESTINATION ? refusal : booted_there(c, rec);
 }
 
 static int check_resolve(struct coordinator *c, const struct msg_request *request, const struct store_migration *rec,

@@ -150,6 +150,7 @@ static void resolve__lost_and_the_vm_was_booted_there__not_for_the_source(void *
 	inventory.vm_count = 1;
 	inventory.vms = &vm;
 	memcpy(vm.uuid, run_find(c, id)->rec.vm, sizeof(vm.uuid));
+	refused(&request, ERR_CONFLICT, 8); /* it has not said yet what it runs */
 	host_inventory("b2", inventory);
 	refused(&request, ERR_CONFLICT, 8);
 	snprintf(explain.id, sizeof(explain.id), "%llu", (unsigned long long)id);
@@ -168,6 +169,7 @@ static void resolve__lost_and_the_vm_migrates_again__refused(void **state)
 {
 	(void)state;
 	uint64_t id = lost();
+	host_inventory("b2", an_inventory());
 	struct msg_request again = a_migrate("web", "b2"), request = a_resolve(id, SIDE_SOURCE, "b2");
 	uint64_t other = id_of(ask(&operator, & again));
 	assert_true(other > id);
@@ -176,6 +178,7 @@ static void resolve__lost_and_the_vm_migrates_again__refused(void **state)
 	snprintf(cancel.id, sizeof(cancel.id), "%llu", (unsigned long long)other);
 	ask(&operator, & cancel);
 	both_answer(other, STEP_ABORT);
+	host_inventory("b2", an_inventory()); /* it was asked what is free now */
 	ask(&operator, & request);
 	assert_int_equal(reply.exit_code, 0);
 	assert_string_equal(text_of(doc, "state"), "rolling-back");
